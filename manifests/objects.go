@@ -1,0 +1,130 @@
+package manifests
+
+import (
+	"iter"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+)
+
+// Objects is an immutable snapshot of the Kubernetes objects Portico serves, whatever
+// source they came from. Taking one costs nothing and keeps nothing from changing: the
+// next snapshot shares all that did not change. The objects inside are shared, trimmed
+// and must never be written to.
+//
+// Every sequence is in the order of namespace and name, so that a reader that walks a
+// snapshot twice does the same thing twice.
+type Objects struct {
+	ingresses  *iradix.Tree[*networkingv1.Ingress]
+	classes    *iradix.Tree[*networkingv1.IngressClass]
+	services   *iradix.Tree[*corev1.Service]
+	slices     *iradix.Tree[*discoveryv1.EndpointSlice] // by namespace/service/name
+	sliceOwner *iradix.Tree[string]                     // service of a slice, by namespace/name
+	secrets    *iradix.Tree[*corev1.Secret]
+	configMaps *iradix.Tree[*corev1.ConfigMap]
+	pods       *iradix.Tree[*corev1.Pod]
+	namespaces *iradix.Tree[*corev1.Namespace]
+}
+
+func newObjects() *Objects {
+	return &Objects{
+		ingresses:  iradix.New[*networkingv1.Ingress](),
+		classes:    iradix.New[*networkingv1.IngressClass](),
+		services:   iradix.New[*corev1.Service](),
+		slices:     iradix.New[*discoveryv1.EndpointSlice](),
+		sliceOwner: iradix.New[string](),
+		secrets:    iradix.New[*corev1.Secret](),
+		configMaps: iradix.New[*corev1.ConfigMap](),
+		pods:       iradix.New[*corev1.Pod](),
+		namespaces: iradix.New[*corev1.Namespace](),
+	}
+}
+
+// Ingress returns the named Ingress, or nil.
+func (o *Objects) Ingress(namespace, name string) *networkingv1.Ingress {
+	return get(o.ingresses, key(namespace, name))
+}
+
+// Ingresses walks all Ingresses, of every class.
+func (o *Objects) Ingresses() iter.Seq[*networkingv1.Ingress] { return all(o.ingresses, nil) }
+
+// IngressClass returns the named IngressClass, or nil.
+func (o *Objects) IngressClass(name string) *networkingv1.IngressClass {
+	return get(o.classes, key("", name))
+}
+
+// IngressClasses walks all IngressClasses.
+func (o *Objects) IngressClasses() iter.Seq[*networkingv1.IngressClass] { return all(o.classes, nil) }
+
+// Service returns the named Service, or nil.
+func (o *Objects) Service(namespace, name string) *corev1.Service {
+	return get(o.services, key(namespace, name))
+}
+
+// Services walks all Services.
+func (o *Objects) Services() iter.Seq[*corev1.Service] { return all(o.services, nil) }
+
+// EndpointSlices walks the EndpointSlices of one Service (by the label
+// kubernetes.io/service-name), of every address type.
+func (o *Objects) EndpointSlices(namespace, service string) iter.Seq[*discoveryv1.EndpointSlice] {
+	return all(o.slices, append(key(namespace, service), keySeparator))
+}
+
+// Secret returns the named Secret, or nil. Only Secrets that a served object names are
+// ever here; see Source.Want.
+func (o *Objects) Secret(namespace, name string) *corev1.Secret {
+	return get(o.secrets, key(namespace, name))
+}
+
+// ConfigMap returns the named ConfigMap, or nil; only wanted ones are here.
+func (o *Objects) ConfigMap(namespace, name string) *corev1.ConfigMap {
+	return get(o.configMaps, key(namespace, name))
+}
+
+// Pods walks the Pods of a namespace. Only the file source has any: in a cluster the
+// EndpointSlices say all that is needed.
+func (o *Objects) Pods(namespace string) iter.Seq[*corev1.Pod] {
+	return all(o.pods, append([]byte(namespace), keySeparator))
+}
+
+// Namespace returns the named Namespace, or nil.
+func (o *Objects) Namespace(name string) *corev1.Namespace { return get(o.namespaces, key("", name)) }
+
+// keySeparator orders before every character that Kubernetes allows in a name, so that
+// a prefix walk meets whole names only.
+const keySeparator = '/'
+
+func key(namespace, name string) []byte {
+	k := make([]byte, 0, len(namespace)+1+len(name)+1)
+	k = append(k, namespace...)
+	k = append(k, keySeparator)
+	return append(k, name...)
+}
+
+func sliceKey(namespace, service, name string) []byte {
+	return append(append(key(namespace, service), keySeparator), name...)
+}
+
+func insert[T any](t *iradix.Tree[T], k []byte, v T) *iradix.Tree[T] {
+	t, _, _ = t.Insert(k, v)
+	return t
+}
+
+func get[T any](t *iradix.Tree[T], k []byte) T {
+	v, _ := t.Get(k)
+	return v
+}
+
+func all[T any](t *iradix.Tree[T], prefix []byte) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		it := t.Root().Iterator()
+		it.SeekPrefix(prefix)
+		for _, v, ok := it.Next(); ok; _, v, ok = it.Next() {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,52 @@
+package manifests
+
+import "fmt"
+
+// Kinds of objects Portico reads, as they stand in Ref.Kind.
+const (
+	KindIngress       = "Ingress"
+	KindIngressClass  = "IngressClass"
+	KindService       = "Service"
+	KindEndpointSlice = "EndpointSlice"
+	KindSecret        = "Secret"
+	KindConfigMap     = "ConfigMap"
+	KindPod           = "Pod"
+	KindNamespace     = "Namespace"
+	// KindFile is not a Kubernetes kind: it names a manifest file that could not be read.
+	KindFile = "File"
+)
+
+// Ref names one object. Namespace is empty for cluster-scoped kinds and for files.
+type Ref struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+}
+
+// String gives "Kind namespace/name", or "Kind name" where there is no namespace.
+func (r Ref) String() string {
+	if r.Namespace == "" {
+		return r.Kind + " " + r.Name
+	}
+	return r.Kind + " " + r.Namespace + "/" + r.Name
+}
+
+// Problem tells a user what is wrong with one object and what to do about it. The
+// object is dropped, wholly or in the named field; everything else keeps working.
+type Problem struct {
+	// Object is what the user has to edit.
+	Object Ref `json:"object"`
+	// Field is the path inside it, as kubectl explain spells it
+	// (spec.rules[0].http.paths[1].backend), or "line 12" for a file. May be empty.
+	Field string `json:"field,omitempty"`
+	// Text says what is wrong, what Portico does instead, and the fix.
+	Text string `json:"text"`
+}
+
+// String gives one line for a log.
+func (p Problem) String() string {
+	if p.Field == "" {
+		return fmt.Sprintf("%s: %s", p.Object, p.Text)
+	}
+	return fmt.Sprintf("%s: %s: %s", p.Object, p.Field, p.Text)
+}
