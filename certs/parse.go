@@ -17,11 +17,11 @@ import (
 
 // Anybody who may write a Secret writes what is parsed here, so everything has a bound.
 const (
-	maxInput   = 1 << 20  // bytes of tls.crt, and of tls.key: what a Secret can hold
-	maxBlocks  = 32       // PEM blocks in either
-	maxKeyDER  = 8 << 10  // bytes of one private key; RSA with 8192 bits takes under 5 KiB
-	minRSABits = 1024     // crypto/rsa signs with nothing smaller
-	maxRSABits = 8192     // crypto/tls clients accept nothing larger
+	maxInput   = 1 << 20 // bytes of tls.crt, and of tls.key: what a Secret can hold
+	maxBlocks  = 32      // PEM blocks in either
+	maxKeyDER  = 8 << 10 // bytes of one private key; RSA with 8192 bits takes under 5 KiB
+	minRSABits = 1024    // crypto/rsa signs with nothing smaller
+	maxRSABits = 8192    // crypto/tls clients accept nothing larger
 )
 
 // The two fields of a Secret of type kubernetes.io/tls, as [ParseError.Field] names them.

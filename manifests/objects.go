@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Objects is an immutable snapshot of the Kubernetes objects Portico serves, whatever
@@ -92,9 +93,42 @@ func (o *Objects) Pods(namespace string) iter.Seq[*corev1.Pod] {
 // Namespace returns the named Namespace, or nil.
 func (o *Objects) Namespace(name string) *corev1.Namespace { return get(o.namespaces, key("", name)) }
 
-// keySeparator orders before every character that Kubernetes allows in a name, so that
-// a prefix walk meets whole names only.
-const keySeparator = '/'
+// lookup returns the object that ref names, an EndpointSlice by its own name, or nil.
+func (o *Objects) lookup(ref Ref) metav1.Object {
+	k := key(ref.Namespace, ref.Name)
+	switch ref.Kind {
+	case KindIngress:
+		return object(o.ingresses, k)
+	case KindIngressClass:
+		return object(o.classes, k)
+	case KindService:
+		return object(o.services, k)
+	case KindEndpointSlice:
+		service, _ := o.sliceOwner.Get(k)
+		return object(o.slices, sliceKey(ref.Namespace, service, ref.Name))
+	case KindSecret:
+		return object(o.secrets, k)
+	case KindConfigMap:
+		return object(o.configMaps, k)
+	case KindPod:
+		return object(o.pods, k)
+	case KindNamespace:
+		return object(o.namespaces, k)
+	}
+	return nil
+}
+
+// object keeps a missing value from becoming a non-nil interface.
+func object[T metav1.Object](t *iradix.Tree[T], k []byte) metav1.Object {
+	if v, ok := t.Get(k); ok {
+		return v
+	}
+	return nil
+}
+
+// keySeparator orders before every character that a name may have, so that a walk goes
+// in the order of namespace, then name, and a prefix walk meets whole names only.
+const keySeparator = 0
 
 func key(namespace, name string) []byte {
 	k := make([]byte, 0, len(namespace)+1+len(name)+1)

@@ -14,6 +14,9 @@ const (
 	KindNamespace     = "Namespace"
 	// KindFile is not a Kubernetes kind: it names a manifest file that could not be read.
 	KindFile = "File"
+	// KindAccess is not a Kubernetes kind: it names a resource (secrets, or
+	// ingresses.networking.k8s.io) that Portico's Role or ClusterRole has to grant.
+	KindAccess = "Access"
 )
 
 // Ref names one object. Namespace is empty for cluster-scoped kinds and for files.

@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -82,21 +83,28 @@ func (s *Store) Take() (c Change, ok bool) {
 		c.Refs = append(c.Refs, r)
 	}
 	slices.SortFunc(c.Refs, compareRefs)
-	for _, p := range s.problems {
-		c.Problems = append(c.Problems, p...)
-	}
-	slices.SortFunc(c.Problems, func(a, b Problem) int {
-		if d := compareRefs(a.Object, b.Object); d != 0 {
-			return d
-		}
-		return strings.Compare(a.Field, b.Field)
-	})
+	c.Problems = s.sortedProblems()
 	for r := range s.pending {
 		c.Pending[r] = struct{}{}
 	}
 	clear(s.refs)
 	s.since = time.Time{}
 	return c, true
+}
+
+// Problems are those that a Take would give, for who asks why the Store is still closed.
+func (s *Store) Problems() []Problem {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sortedProblems()
+}
+
+// snapshot is for a Source that compares what it has with what it has put.
+func (s *Store) snapshot() *Objects {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := *s.objects
+	return &o
 }
 
 // Put adds or replaces one object. The Store keeps obj itself: the caller has trimmed it
@@ -147,6 +155,15 @@ func (s *Store) SetProblems(about Ref, problems ...Problem) {
 		s.problems[about] = problems
 	}
 	s.poke()
+}
+
+func (s *Store) sortedProblems() []Problem {
+	var all []Problem
+	for _, p := range s.problems {
+		all = append(all, p...)
+	}
+	sortProblems(all)
+	return all
 }
 
 func (s *Store) put(obj metav1.Object) {
@@ -263,11 +280,11 @@ func (s *Store) poke() {
 }
 
 func compareRefs(a, b Ref) int {
-	if d := strings.Compare(a.Kind, b.Kind); d != 0 {
-		return d
-	}
-	if d := strings.Compare(a.Namespace, b.Namespace); d != 0 {
-		return d
-	}
-	return strings.Compare(a.Name, b.Name)
+	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+}
+
+func sortProblems(all []Problem) {
+	slices.SortFunc(all, func(a, b Problem) int {
+		return cmp.Or(compareRefs(a.Object, b.Object), strings.Compare(a.Field, b.Field), strings.Compare(a.Text, b.Text))
+	})
 }

@@ -1,7 +1,5 @@
 package router
 
-import "github.com/portico-ingress/portico/router/filter"
-
 // PathType says how a Route's path is compared with the request's.
 type PathType uint8
 
@@ -42,7 +40,7 @@ type Route struct {
 	// Reason says, for people, why there is no Backend. It is never sent to a client.
 	Reason string
 	// Filters run in order before the request is sent, and in reverse order on the answer.
-	Filters []filter.Filter
+	Filters []Filter
 	// Stats counts what the route does. It outlives the Table. Nil is allowed: nothing is counted.
 	Stats *Stats
 }

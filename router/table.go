@@ -1,38 +1,101 @@
+// Package router is what a request goes through between its head and its endpoint: the
+// routing table, matching, backends and balancing. It knows hosts, paths and addresses,
+// and nothing of where they were written down.
+//
+// README.md beside this file has the picture.
 package router
 
-// The API others build against; bodies follow.
+import (
+	"cmp"
+	"iter"
+	"slices"
+)
 
-// Host is the compiled set of routes of one host pattern, immutable.
-// func NewHost(name string, routes []*Route, fallback *Route) *Host
-//   name: "a.example", "*.example" or "" ; lower-case, no trailing dot, no port.
-//   routes in order of precedence: of two with the same Path and PathType the first wins.
-//   fallback answers paths that no route matches; nil: the Table's fallback.
-// func (h *Host) Name() string
-// func (h *Host) Routes() []*Route                 // in matching order, for dumps
-// func (h *Host) Fallback() *Route
-// func (h *Host) Match(path []byte) *Route         // nil: nothing, not even a fallback
+// Table is one immutable generation of routing. A request loads the live Table once and
+// keeps it to its end; the next Table is made with Edit and shares all that stays the same.
+type Table struct {
+	generation uint64
+	hosts      hostMap
+	any        *hostLink // the Host named "", which is no entry of hosts: every miss ends there
+	fallback   *Route
+}
 
-// Table is one immutable generation of routing.
-// func NewTable() *Table                            // empty, generation 0
-// func (t *Table) Generation() uint64
-// func (t *Table) Match(host, path []byte) *Route  // host as in engine.Request.Host
-// func (t *Table) Host(name string) *Host
-// func (t *Table) Hosts() iter.Seq[*Host]           // sorted by name
-// func (t *Table) Fallback() *Route
-// func (t *Table) Edit() *Edit
-// Edit makes the next Table out of one, sharing all that stays the same. For one goroutine.
-// func (e *Edit) Put(h *Host); Remove(name string); SetFallback(r *Route); func (e *Edit) Table() *Table (generation+1)
+// NewTable returns an empty Table of generation 0.
+func NewTable() *Table {
+	return &Table{hosts: newHostMap()}
+}
 
-// Backend
-// type Target struct { Address netip.AddrPort; Name string (for people: the Pod) ; Zone, Node? }
-// type Backends (registry, owner goroutine)
-// func NewBackends(cfg BackendsConfig) *Backends
-// func (r *Backends) Get(name string) *Backend      // made on first use
-// func (r *Backends) SetTargets(name string, targets []Target)
-// func (r *Backends) Keep(names map[string]struct{}) // closes and forgets all others
-// func (b *Backend) Name() string; Endpoints() []*Endpoint; Pick(...)
-// func (e *Endpoint) Address() netip.AddrPort, Name() string, InFlight() int, Down() bool
+// Generation counts the Edits that led to this Table.
+func (t *Table) Generation() uint64 { return t.generation }
 
-// Stats
-// type StatsKey struct { Host, Origin, Service string }
-// func NewStatsSet() *StatsSet ; func (s *StatsSet) Get(StatsKey) *Stats ; func (s *StatsSet) Keep(map[StatsKey]struct{}) ; All() iter.Seq2[StatsKey,*Stats]
+// Fallback is the route of requests that no Host answers; nil is the built-in 404.
+func (t *Table) Fallback() *Route { return t.fallback }
+
+// Len is the number of Hosts.
+func (t *Table) Len() int {
+	if t.any != nil {
+		return t.hosts.len + 1
+	}
+	return t.hosts.len
+}
+
+// Match finds the route of a request, or nil: the built-in 404. The host is lower-case,
+// without port and without trailing dot; the path is in normal form.
+//
+// The host is chosen first, and for good: an exact name, else the wildcard one label up,
+// else the Host named "". A path that this Host does not know goes to its own fallback and
+// then to the Table's. It never falls through from an exact host to a wildcard: that is
+// ingress-nginx's rule, and it keeps one tenant's paths from leaking into another's host.
+func (t *Table) Match(host, path []byte) *Route {
+	if l := t.choose(host); l != nil {
+		if r := l.paths.match(path); r != nil {
+			return r
+		}
+		if l.host.fallback != nil {
+			return l.host.fallback
+		}
+	}
+	return t.fallback
+}
+
+func (t *Table) choose(host []byte) *hostLink {
+	if l := t.hosts.exact(host); l != nil {
+		return l
+	}
+	if l := t.hosts.wildcard(host); l != nil {
+		return l
+	}
+	return t.any
+}
+
+// Host returns the Host of that very name ("a.example", "*.example", ""), or nil.
+func (t *Table) Host(name string) *Host {
+	if name != "" {
+		return t.hosts.get(name)
+	}
+	if t.any == nil {
+		return nil
+	}
+	return t.any.host
+}
+
+// Hosts yields every Host, sorted by name.
+func (t *Table) Hosts() iter.Seq[*Host] {
+	return func(yield func(*Host) bool) {
+		all := t.hosts.appendTo(make([]*Host, 0, t.Len()))
+		if t.any != nil {
+			all = append(all, t.any.host)
+		}
+		slices.SortFunc(all, func(a, b *Host) int { return cmp.Compare(a.name, b.name) })
+		for _, h := range all {
+			if !yield(h) {
+				return
+			}
+		}
+	}
+}
+
+// Edit starts the next Table. This one stays as it is.
+func (t *Table) Edit() *Edit {
+	return &Edit{next: *t, hosts: hostMapEdit{hostMap: t.hosts}}
+}

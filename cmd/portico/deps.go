@@ -16,14 +16,14 @@ import (
 	_ "github.com/spf13/cobra"
 	_ "go.uber.org/goleak"
 	_ "go.uber.org/zap"
+	_ "golang.org/x/net/dns/dnsmessage"
+	_ "golang.org/x/net/http/httpguts"
 	_ "golang.org/x/net/http2"
 	_ "golang.org/x/net/http2/hpack"
 	_ "golang.org/x/net/idna"
-	_ "golang.org/x/net/http/httpguts"
 	_ "golang.org/x/sync/errgroup"
 	_ "golang.org/x/sys/unix"
 	_ "golang.org/x/tools/txtar"
-	_ "golang.org/x/net/dns/dnsmessage"
 	_ "k8s.io/client-go/informers"
 	_ "k8s.io/client-go/kubernetes"
 	_ "k8s.io/client-go/kubernetes/fake"
@@ -38,5 +38,3 @@ import (
 	_ "k8s.io/klog/v2"
 	_ "sigs.k8s.io/yaml"
 )
-
-func main() {}

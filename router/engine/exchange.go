@@ -1,5 +1,163 @@
-// Package engine speaks HTTP. (skeleton; the lead writes it)
 package engine
 
-// Exchange is one request and its answer.
-type Exchange struct{}
+import (
+	"io"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Handler answers requests. Its methods are called by many goroutines, for one exchange
+// in this order: Serve or Refuse, then Done.
+type Handler interface {
+	// Serve answers one request: it calls Forward or Reply, and then Send.
+	Serve(x *Exchange)
+	// Refuse answers a request that is not served, because of what it is or when it came.
+	// x.Request holds as much of it as could be read. The connection closes afterwards.
+	Refuse(x *Exchange, why *Refusal)
+	// Done is called when the last byte has been written, for logs and counters. Nothing of
+	// x may be kept.
+	Done(x *Exchange)
+}
+
+// Exchange is one request and its answer, whatever protocol carries them. It is for one
+// goroutine, and it is used again for another request as soon as Done has returned.
+//
+// The handler sees the request's head, changes it as it likes, and then either has the
+// exchange Forward it, after which Response is the head of the upstream's answer, or
+// makes the answer itself with Reply. Either way it may change Response, and Send writes
+// it with the body that belongs to it.
+type Exchange struct {
+	Request  Request
+	Response Response
+	// Start is when the first byte of the request was there.
+	Start time.Time
+	// State is the handler's own. The engine keeps it from one exchange to the next, so
+	// that what it points to can be used again.
+	State any
+
+	conn *serverConn
+	in   input  // from the client
+	out  output // to the client
+	body body   // of the request
+
+	bodyStart int // where the request's body begins in the input
+	interims  int // 1xx answers passed on
+	answered  bool
+	sent      bool // the head of the final answer has been written or collected
+	closing   bool // the connection ends with this exchange
+	aborted   bool // the answer was cut: the client must see that
+	reply     []byte
+
+	up         *clientConn // while there is one
+	upBody     body        // of the upstream's answer
+	upAddr     string
+	upReusable bool // the answer was taken whole, and the connection stays open
+	pump       pump
+	wait       waiting   // for the upstream
+	arrived    time.Time // of the upstream's head
+	limited    io.LimitedReader
+}
+
+var exchanges = sync.Pool{New: func() any { return new(Exchange) }}
+
+// begin makes x ready for the next request.
+func (x *Exchange) begin(c *serverConn, now time.Time) {
+	x.conn = c
+	x.Request.reset()
+	x.Response.reset()
+	x.Start, x.arrived = now, time.Time{}
+	x.answered, x.sent, x.closing, x.aborted = false, false, false, false
+	x.interims, x.reply, x.upAddr, x.upReusable = 0, nil, "", false
+	x.body.start(&x.in, noBody, 0)
+	x.out.start(&c.wire, c.srv.limits.WriteTimeout)
+}
+
+// ClientAddr is the other end of the connection the request came on.
+func (x *Exchange) ClientAddr() netip.AddrPort { return x.conn.remote }
+
+// LocalAddr is our end of it.
+func (x *Exchange) LocalAddr() netip.AddrPort { return x.conn.local }
+
+// TLS reports whether the request came over TLS.
+func (x *Exchange) TLS() bool { return x.conn.tls != nil }
+
+// ServerName is the name that the client asked for in its TLS handshake, or "".
+func (x *Exchange) ServerName() string { return x.conn.serverName }
+
+// Shard is a small number that differs between connections, for choosing among the
+// shards of a counter.
+func (x *Exchange) Shard() uint32 { return x.conn.shard }
+
+// UpstreamAddr is the address of the upstream that was tried last, or "".
+func (x *Exchange) UpstreamAddr() string { return x.upAddr }
+
+// UpstreamHeadAt is when the head of the upstream's answer was there; zero if it never was.
+func (x *Exchange) UpstreamHeadAt() time.Time { return x.arrived }
+
+// BytesSent counts the content of the answer, without heads and framing.
+func (x *Exchange) BytesSent() int64 { return x.out.bytes }
+
+// BytesReceived counts the content of the request that was read.
+func (x *Exchange) BytesReceived() int64 { return x.body.bytes }
+
+// Aborted reports that the client did not get the whole answer: it went away, or the
+// upstream broke off.
+func (x *Exchange) Aborted() bool { return x.aborted }
+
+// CloseAfter ends the connection with this exchange.
+func (x *Exchange) CloseAfter() { x.closing = true }
+
+// Reply makes the answer, instead of an upstream. Content must stay as it is until the
+// exchange is done; it is not sent where an answer has no body. Header fields can be
+// added to Response.Fields.
+func (x *Exchange) Reply(status int, contentType string, content []byte) {
+	x.dropUpstream()
+	x.Response.reset()
+	x.Response.Status = status
+	x.Response.framing, x.Response.ContentLength = byLength, int64(len(content))
+	if bodiless(status) {
+		x.Response.framing = noBody
+	} else {
+		if len(content) > 0 && contentType != "" {
+			x.Response.Fields.AddString(ContentType, contentType)
+		}
+		var digits [20]byte
+		x.Response.Fields.Add(ContentLength, strconv.AppendInt(digits[:0], int64(len(content)), 10))
+	}
+	x.reply = content
+	x.answered = true
+}
+
+// Redirect is Reply with a Location.
+func (x *Exchange) Redirect(status int, location []byte) {
+	x.Reply(status, "", nil)
+	x.Response.Fields.Add(Location, location)
+}
+
+// Answered reports whether there is an answer to Send.
+func (x *Exchange) Answered() bool { return x.answered }
+
+// ClientGone reports whether the client has closed its connection, as far as can be seen.
+func (x *Exchange) ClientGone() bool { return x.conn.hungUp() }
+
+// Replayable reports whether the request could be sent a second time: all of its body,
+// if it has one, is still here.
+func (x *Exchange) Replayable() bool {
+	return x.Request.framing == noBody || !x.pump.started && x.in.pinned == nil
+}
+
+// Idempotent reports whether sending the request twice does no more than once (RFC 9110
+// section 9.2.2), and an upstream that broke off may have seen it.
+func (x *Exchange) Idempotent() bool { return x.Request.isIdempotent() && !x.Request.upgrade }
+
+// dropUpstream ends the connection to an upstream whose answer is not wanted.
+func (x *Exchange) dropUpstream() {
+	if x.up == nil {
+		return
+	}
+	x.pump.stop(x)
+	x.up.close()
+	x.up = nil
+}

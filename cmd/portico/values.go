@@ -1,0 +1,179 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// The types of flags, each of which knows what is right (pflag.Value).
+
+// address is host:port to listen on; empty for not at all.
+type address string
+
+// String is what was given.
+func (a *address) String() string { return string(*a) }
+
+// Type is what help shows.
+func (a *address) Type() string { return "host:port" }
+
+// Set checks s.
+func (a *address) Set(s string) error {
+	if s == "" {
+		*a = ""
+		return nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return errors.New(`want host:port, where host may be empty, like ":8080"`)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return errors.New("the port is not a number from 0 to 65535")
+	}
+	if !isHost(host) {
+		return fmt.Errorf("%q is not an IP address or a host name", host)
+	}
+	*a = address(s)
+	return nil
+}
+
+func isHost(s string) bool {
+	if s == "" {
+		return true
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	return looksLikeName(s)
+}
+
+// looksLikeName also refuses what is meant to be an IP address and is not one.
+func looksLikeName(s string) bool {
+	return len(validation.IsDNS1123Subdomain(strings.ToLower(s))) == 0 && strings.Trim(s, "0123456789.") != ""
+}
+
+// objectName is namespace/name of one object; empty for none.
+type objectName types.NamespacedName
+
+// String is what was given.
+func (n *objectName) String() string {
+	if n.Name == "" {
+		return ""
+	}
+	return n.Namespace + "/" + n.Name
+}
+
+// Type is what help shows.
+func (n *objectName) Type() string { return "namespace/name" }
+
+// Set checks s.
+func (n *objectName) Set(s string) error {
+	if s == "" {
+		*n = objectName{}
+		return nil
+	}
+	namespace, name, ok := strings.Cut(s, "/")
+	if !ok || len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return errors.New("want namespace/name")
+	}
+	*n = objectName{Namespace: namespace, Name: name}
+	return nil
+}
+
+// get is nil if the flag was not given.
+func (n *objectName) get() types.NamespacedName { return types.NamespacedName(*n) }
+
+// namespaces are the values of a flag that may be repeated.
+type namespaces []string
+
+// String is what was given.
+func (n *namespaces) String() string { return strings.Join(*n, ",") }
+
+// Type is what help shows.
+func (n *namespaces) Type() string { return "namespace" }
+
+// Set checks s, and adds it to those given before.
+func (n *namespaces) Set(s string) error {
+	for name := range strings.SplitSeq(s, ",") {
+		if len(validation.IsDNS1123Label(name)) > 0 {
+			return errors.New("want the name of a namespace")
+		}
+		*n = append(*n, name)
+	}
+	return nil
+}
+
+// publicAddresses are what clients reach Portico by: IP addresses and host names.
+type publicAddresses []string
+
+// String is what was given.
+func (a *publicAddresses) String() string { return strings.Join(*a, ",") }
+
+// Type is what help shows.
+func (a *publicAddresses) Type() string { return "address,..." }
+
+// Set checks s, and adds it to those given before.
+func (a *publicAddresses) Set(s string) error {
+	for one := range strings.SplitSeq(s, ",") {
+		one = strings.TrimSpace(one)
+		if one == "" || !isHost(one) {
+			return errors.New("want IP addresses or host names, separated by commas")
+		}
+		*a = append(*a, one)
+	}
+	return nil
+}
+
+// seconds is a duration; a bare number counts seconds, as it does for ingress-nginx.
+type seconds time.Duration
+
+// String is what was given.
+func (s *seconds) String() string { return time.Duration(*s).String() }
+
+// Type is what help shows.
+func (s *seconds) Type() string { return "duration" }
+
+// Set checks v.
+func (s *seconds) Set(v string) error {
+	d, err := time.ParseDuration(v)
+	if n, errNumber := strconv.Atoi(v); errNumber == nil && n <= int(maxSeconds/time.Second) {
+		d, err = time.Duration(n)*time.Second, nil
+	}
+	if err != nil || d < 0 || d > maxSeconds {
+		return errors.New(`want a duration like "30s" or "2m", a day at most`)
+	}
+	*s = seconds(d)
+	return nil
+}
+
+const maxSeconds = 24 * time.Hour
+
+// oneOf is a word out of few.
+type oneOf struct {
+	value string
+	words []string
+}
+
+// String is the word.
+func (o *oneOf) String() string { return o.value }
+
+// Type is what help shows.
+func (o *oneOf) Type() string { return strings.Join(o.words, "|") }
+
+// Set checks s.
+func (o *oneOf) Set(s string) error {
+	for _, w := range o.words {
+		if s == w {
+			o.value = s
+			return nil
+		}
+	}
+	return fmt.Errorf("want one of %s", strings.Join(o.words, ", "))
+}

@@ -1,0 +1,143 @@
+package annotation
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestRead(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		in       map[string]string
+		want     Options
+		findings []string // "key: part of the text"
+	}{
+		{name: "nothing"},
+		{name: "of others", in: map[string]string{"cert-manager.io/issuer": "x", "kubernetes.io/ingress.class": "portico"}},
+		{name: "redirect off", in: map[string]string{"portico.dev/ssl-redirect": "false"}, want: Options{NoSSLRedirect: true}},
+		{name: "redirect on", in: map[string]string{"portico.dev/ssl-redirect": "true"}},
+		{name: "alias", in: map[string]string{"nginx.ingress.kubernetes.io/ssl-redirect": "false"}, want: Options{NoSSLRedirect: true}},
+		{
+			name: "ours wins over the alias",
+			in:   map[string]string{"nginx.ingress.kubernetes.io/ssl-redirect": "false", "portico.dev/ssl-redirect": "true"},
+			findings: []string{
+				`nginx.ingress.kubernetes.io/ssl-redirect: portico.dev/ssl-redirect says "true" and wins`,
+			},
+		},
+		{
+			name:     "bad value",
+			in:       map[string]string{"portico.dev/ssl-redirect": "nope"},
+			findings: []string{`portico.dev/ssl-redirect: the value "nope" is neither "true" nor "false"; the default "true" is used`},
+		},
+		{
+			name:     "misspelled",
+			in:       map[string]string{"portico.dev/sslredirect": "false"},
+			findings: []string{"portico.dev/sslredirect: unknown annotation, ignored; did you mean portico.dev/ssl-redirect?"},
+		},
+		{
+			name:     "unlike any",
+			in:       map[string]string{"portico.dev/frobnicate": "false"},
+			findings: []string{"portico.dev/frobnicate: unknown annotation, ignored; the annotations"},
+		},
+		{
+			name:     "not supported",
+			in:       map[string]string{"nginx.ingress.kubernetes.io/rewrite-target": "/"},
+			findings: []string{"nginx.ingress.kubernetes.io/rewrite-target: not supported yet: ignored"},
+		},
+		{
+			name:     "global auth off",
+			in:       map[string]string{"nginx.ingress.kubernetes.io/enable-global-auth": "false"},
+			findings: []string{"nginx.ingress.kubernetes.io/enable-global-auth: not supported yet: ignored"},
+		},
+		{
+			name:     "waf off",
+			in:       map[string]string{"nginx.ingress.kubernetes.io/enable-modsecurity": "false"},
+			findings: []string{"nginx.ingress.kubernetes.io/enable-modsecurity: not supported yet: ignored"},
+		},
+		{
+			name:     "canary",
+			in:       map[string]string{"nginx.ingress.kubernetes.io/canary": "true"},
+			want:     Options{Ignore: "canary Ingresses are not supported yet"},
+			findings: []string{"nginx.ingress.kubernetes.io/canary: canaries are not supported yet"},
+		},
+		{
+			name:     "no canary",
+			in:       map[string]string{"nginx.ingress.kubernetes.io/canary": "false"},
+			findings: []string{"nginx.ingress.kubernetes.io/canary: not supported yet: ignored"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, findings := Read(tt.in)
+			if got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+			checkFindings(t, findings, tt.findings)
+		})
+	}
+}
+
+func checkFindings(t *testing.T, got []Finding, want []string) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("got findings %q, want %q", got, want)
+	}
+	for i, f := range got {
+		if text := f.Key + ": " + f.Text; !strings.HasPrefix(text, want[i]) {
+			t.Errorf("got %q, want it to begin with %q", text, want[i])
+		}
+	}
+}
+
+// What protects must not be ignored.
+func TestProtectionThatIsMissingRefuses(t *testing.T) {
+	for _, name := range []string{
+		"auth-url", "auth-type", "auth-secret", "auth-realm", "auth-signin", "auth-snippet",
+		"auth-tls-secret", "auth-tls-verify-client", "auth-tls-match-cn", "satisfy",
+		"whitelist-source-range", "allowlist-source-range", "denylist-source-range",
+		"enable-modsecurity", "enable-owasp-core-rules",
+	} {
+		value := "10.0.0.0/8"
+		if strings.HasPrefix(name, "enable-") {
+			value = "true"
+		}
+		o, findings := Read(map[string]string{NginxPrefix + name: value})
+		if !strings.Contains(o.Refuse, name) || len(findings) != 1 || !strings.Contains(findings[0].Text, "503") {
+			t.Errorf("%s: got %+v and %v, want it to refuse and to say so", name, o, findings)
+		}
+	}
+}
+
+func TestRegistryIsComplete(t *testing.T) {
+	seen := map[string]bool{}
+	for _, a := range All() {
+		if a.Help == "" || a.Phase == "" || a.Validate == nil || a.Apply == nil || !strings.HasPrefix(a.Keys[0], Prefix) {
+			t.Errorf("%v is not complete", a.Keys)
+		}
+		if err := a.Validate(a.Default); err != nil {
+			t.Errorf("%v: the default %v", a.Keys, err)
+		}
+		for _, key := range a.Keys {
+			if seen[key] {
+				t.Errorf("%s is there twice", key)
+			}
+			seen[key] = true
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add("portico.dev/ssl-redirect", "true")
+	f.Add("nginx.ingress.kubernetes.io/auth-url", "")
+	f.Add("portico.dev/"+strings.Repeat("x", 300), "")
+	f.Fuzz(func(t *testing.T, key, value string) {
+		o, findings := Read(map[string]string{key: value})
+		if o != (Options{}) && !strings.HasPrefix(key, Prefix) && !strings.HasPrefix(key, NginxPrefix) {
+			t.Errorf("%q=%q: %+v from an annotation of somebody else", key, value, o)
+		}
+		for _, found := range findings {
+			if found.Key != key || found.Text == "" {
+				t.Errorf("%q=%q: finding %+v", key, value, found)
+			}
+		}
+	})
+}

@@ -1,0 +1,172 @@
+package ingress
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/portico-ingress/portico/certs"
+	"github.com/portico-ingress/portico/manifests"
+)
+
+// tlsSpec is one tls section of an Ingress.
+type tlsSpec struct {
+	hosts  []string // in normal form; "" for rules without a host
+	secret string   // may be empty: the default certificate
+	index  int      // of the section
+}
+
+// secretField is where its Secret is named.
+func (t *tlsSpec) secretField() string { return fmt.Sprintf("spec.tls[%d].secretName", t.index) }
+
+// tls reads one tls section. One without hosts is for all hosts of the Ingress's rules.
+func (r *specReader) tls(i int, in *networkingv1.IngressTLS) {
+	t := tlsSpec{secret: in.SecretName, index: i}
+	for j, host := range in.Hosts {
+		name, err := normalHost(host)
+		if err != nil {
+			r.problem(reasonRejected, fmt.Sprintf("spec.tls[%d].hosts[%d]", i, j), "the host %.260q %v; it is served without this certificate", host, err)
+			continue
+		}
+		t.hosts = append(t.hosts, name)
+	}
+	if len(in.Hosts) == 0 {
+		for j := range r.spec.hosts {
+			t.hosts = append(t.hosts, r.spec.hosts[j].name)
+		}
+		if r.spec.catchAll {
+			t.hosts = append(t.hosts, "")
+		}
+	}
+	r.spec.tls = append(r.spec.tls, t)
+}
+
+// expiryWarning is how long before its end a certificate is a problem.
+const expiryWarning = 7 * 24 * time.Hour
+
+// secretState is what one wanted Secret comes to.
+type secretState struct {
+	object *corev1.Secret // that the rest was made from; nil if it does not exist
+	judged bool
+	cert   *certs.Certificate
+	// reason and text say why there is no certificate.
+	reason, text string
+	users        []*ingressState
+}
+
+// judge parses the Secret unless that has been done. It tells whether anything changed.
+func (s *secretState) judge(name string, object *corev1.Secret) (changed bool) {
+	if s.judged && s.object == object {
+		return false
+	}
+	before, text := s.cert, s.text
+	same := s.judged && object != nil && s.object != nil && sameKeyPair(s.object, object)
+	s.judged, s.object = true, object
+	if same {
+		return false
+	}
+	s.cert, s.reason, s.text = certificateOf(name, object)
+	return s.cert != before || s.text != text
+}
+
+func sameKeyPair(a, b *corev1.Secret) bool {
+	return a.Type == b.Type &&
+		string(a.Data[corev1.TLSCertKey]) == string(b.Data[corev1.TLSCertKey]) &&
+		string(a.Data[corev1.TLSPrivateKeyKey]) == string(b.Data[corev1.TLSPrivateKeyKey])
+}
+
+// certificateOf parses a Secret, which may be nil, or says why it cannot be used.
+func certificateOf(name string, object *corev1.Secret) (cert *certs.Certificate, reason, text string) {
+	const instead = "the default certificate is served; "
+	switch {
+	case object == nil:
+		return nil, reasonSecret, fmt.Sprintf("Secret %s does not exist: %screate it, or correct the name", name, instead)
+	case object.Type != corev1.SecretTypeTLS:
+		return nil, reasonCertificate, fmt.Sprintf("Secret %s has type %q, not %q: %sdelete it and make one of that type (kubectl create secret tls)",
+			name, object.Type, corev1.SecretTypeTLS, instead)
+	}
+	cert, err := certs.Parse(name, object.Data[corev1.TLSCertKey], object.Data[corev1.TLSPrivateKeyKey])
+	if err != nil {
+		return nil, reasonCertificate, fmt.Sprintf("Secret %s cannot be used: %s: %scorrect it", name, parseReason(err), instead)
+	}
+	return cert, "", ""
+}
+
+// parseReason leaves out the name, which the sentence has already.
+func parseReason(err error) string {
+	if e, ok := errors.AsType[*certs.ParseError](err); ok {
+		return e.Field + " " + e.Reason
+	}
+	return err.Error()
+}
+
+// tlsProblems are those of one tls section, given what its Secret came to; s is nil if no
+// Secret is named.
+func tlsProblems(ing *networkingv1.Ingress, t *tlsSpec, s *secretState, now time.Time) []problem {
+	if s == nil || !s.judged {
+		return nil
+	}
+	about := func(reason, text string) problem {
+		return problem{reason: reason, Problem: manifests.Problem{Object: refOf(ing), Field: t.secretField(), Text: text}}
+	}
+	if s.cert == nil {
+		return []problem{about(s.reason, s.text)}
+	}
+	var all []problem
+	for _, host := range t.hosts {
+		if host != "" && !s.cert.Covers(host) {
+			all = append(all, about(reasonCertificate, fmt.Sprintf(
+				"the certificate of Secret %s is for %s and not for %s: the default certificate is served there; issue it for that host, too",
+				s.cert.Name, listNames(s.cert.Names()), host)))
+		}
+	}
+	for _, text := range certificateWarnings(s.cert, now) {
+		all = append(all, about(reasonExpiry, fmt.Sprintf("Secret %s is served, but %s", s.cert.Name, text)))
+	}
+	return all
+}
+
+// certificateWarnings are those of the certificate itself, and that it will end soon.
+func certificateWarnings(c *certs.Certificate, now time.Time) []string {
+	warnings := c.Warnings(now)
+	if left := c.Leaf.NotAfter.Sub(now); left >= 0 && left < expiryWarning {
+		warnings = append(warnings, fmt.Sprintf("the certificate expires on %s: renew it", c.Leaf.NotAfter.UTC().Format(time.RFC3339)))
+	}
+	return warnings
+}
+
+const maxListedNames = 5
+
+func listNames(names []string) string {
+	more := len(names) - maxListedNames
+	if more > 0 {
+		names = names[:maxListedNames]
+	}
+	text := ""
+	for i, n := range names {
+		if i > 0 {
+			text += ", "
+		}
+		text += fmt.Sprintf("%.80s", n)
+	}
+	switch {
+	case text == "":
+		return "no host"
+	case more > 0:
+		return fmt.Sprintf("%s and %d more", text, more)
+	}
+	return text
+}
+
+// usableFor is the certificate for a host, or nil: one that does not cover it is not served
+// there, because a client that refuses it would refuse the default one no worse.
+func (s *secretState) usableFor(host string) *certs.Certificate {
+	if s == nil || s.cert == nil || !s.cert.Covers(host) {
+		return nil
+	}
+	return s.cert
+}

@@ -1,0 +1,31 @@
+package engine
+
+import "sync"
+
+// Buffers come in two sizes: one that nearly every head fits in, and one for bodies.
+// A head that needs more grows by doubling, and such a buffer is left to the garbage
+// collector afterwards: it is rare, and keeping it would let one client make every
+// pooled buffer big.
+const (
+	headBufferSize = 8 << 10
+	bodyBufferSize = 64 << 10
+)
+
+var (
+	headBuffers = sync.Pool{New: func() any { return new([headBufferSize]byte) }}
+	bodyBuffers = sync.Pool{New: func() any { return new([bodyBufferSize]byte) }}
+)
+
+func getHeadBuffer() []byte { return headBuffers.Get().(*[headBufferSize]byte)[:] }
+
+func getBodyBuffer() []byte { return bodyBuffers.Get().(*[bodyBufferSize]byte)[:] }
+
+// putBuffer gives back a buffer from one of the two; nothing may use it afterwards.
+func putBuffer(b []byte) {
+	switch cap(b) {
+	case headBufferSize:
+		headBuffers.Put((*[headBufferSize]byte)(b[:headBufferSize]))
+	case bodyBufferSize:
+		bodyBuffers.Put((*[bodyBufferSize]byte)(b[:bodyBufferSize]))
+	}
+}

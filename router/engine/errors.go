@@ -1,0 +1,88 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// A Refusal says why a request is not served: the status to answer, and the reason for
+// the log. The client is told the status only.
+type Refusal struct {
+	Status int
+	Reason string
+}
+
+// Error gives status and reason.
+func (r *Refusal) Error() string { return fmt.Sprintf("%d: %s", r.Status, r.Reason) }
+
+func badRequest(reason string) *Refusal { return &Refusal{Status: 400, Reason: reason} }
+
+// Cause names what went wrong between the proxy and an upstream, or before it.
+type Cause uint8
+
+const (
+	// CauseConnect: no connection could be made. Nothing was sent.
+	CauseConnect Cause = iota + 1
+	// CauseWrite: the connection failed while the request was sent.
+	CauseWrite
+	// CauseClosed: the upstream closed the connection before it had answered.
+	CauseClosed
+	// CauseTimeout: the upstream did not answer in time.
+	CauseTimeout
+	// CauseProtocol: what the upstream sent is not an HTTP answer.
+	CauseProtocol
+	// CauseClientGone: the client went away, so that there is nobody to answer.
+	CauseClientGone
+	// CauseClientBody: the client's request body was malformed, cut short or too slow.
+	CauseClientBody
+)
+
+var causeNames = [...]string{
+	CauseConnect: "connect", CauseWrite: "write", CauseClosed: "closed", CauseTimeout: "timeout",
+	CauseProtocol: "protocol", CauseClientGone: "client gone", CauseClientBody: "client body",
+}
+
+// String gives one word for logs and metrics.
+func (c Cause) String() string { return causeNames[c] }
+
+// UpstreamError is why Forward has no answer.
+type UpstreamError struct {
+	Cause Cause
+	// Unsent: not one byte of the request has left, so that sending it elsewhere cannot do
+	// anything twice.
+	Unsent bool
+	// Reused: the connection had served a request before. An upstream may close such a one
+	// at any moment; it says nothing about the upstream's health.
+	Reused bool
+	Err    error
+}
+
+// Error gives cause and detail.
+func (e *UpstreamError) Error() string { return fmt.Sprintf("%s: %v", e.Cause, e.Err) }
+
+// Unwrap returns the detail.
+func (e *UpstreamError) Unwrap() error { return e.Err }
+
+var (
+	errHeadTooLarge  = errors.New("head larger than the limit")
+	errTooManyFields = errors.New("more fields than the limit")
+	errBareLF        = errors.New("line feed without carriage return")
+	errBareCR        = errors.New("carriage return without line feed")
+	errFieldLine     = errors.New("malformed field line")
+	errFieldName     = errors.New("field name is not a token")
+	errFieldValue    = errors.New("control character in a field value")
+	errChunk         = errors.New("malformed chunked coding")
+	errCutShort      = errors.New("message ended before its body was complete")
+	errInterim       = errors.New("too many interim responses")
+	errClientGone    = errors.New("client closed the connection")
+	errHeadTimeout   = fmt.Errorf("head: %w", os.ErrDeadlineExceeded)
+	errStopped       = errors.New("not wanted any more")
+)
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+
+var (
+	errLength           = errors.New("Content-Length is malformed, repeated or beside Transfer-Encoding")
+	errTransferEncoding = errors.New("Transfer-Encoding is not exactly chunked, or stands beside Content-Length")
+)

@@ -1,0 +1,267 @@
+package engine
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strconv"
+	"time"
+)
+
+// Forward sends the request to the pool's upstream and reads the head of its answer into
+// Response. Interim answers go to the client on the way. If it fails, and the request is
+// Replayable, it may be called again with another pool; nothing of the final answer has
+// been written to the client then.
+func (x *Exchange) Forward(p *Pool) *UpstreamError {
+	x.rewind()
+	x.upAddr = p.address
+	u, reused := p.get(), true
+	if u == nil {
+		fresh, err := p.dial()
+		if err != nil {
+			return &UpstreamError{Cause: CauseConnect, Unsent: true, Err: err}
+		}
+		u, reused = fresh, false
+	}
+	u.requests++
+	x.up = u
+	if err := x.exchangeHeads(u); err != nil {
+		err.Reused = reused
+		x.dropUpstream()
+		return err
+	}
+	x.answered = true
+	return nil
+}
+
+// rewind makes the body readable from its start, for another try.
+func (x *Exchange) rewind() {
+	x.Response.reset()
+	if x.in.pinned == nil {
+		x.in.r = x.bodyStart
+		x.startBody()
+	}
+}
+
+func (x *Exchange) startBody() {
+	x.body.start(&x.in, x.Request.framing, x.Request.ContentLength)
+}
+
+func (x *Exchange) exchangeHeads(u *clientConn) *UpstreamError {
+	whole, err := x.body.complete()
+	if err != nil {
+		return &UpstreamError{Cause: CauseClientBody, Unsent: true, Err: err}
+	}
+	u.out.start(&u.wire, u.pool.cfg.WriteTimeout)
+	x.appendRequest(&u.out)
+	if whole {
+		err, byClient := x.sendBody(u)
+		if err != nil && byClient {
+			return &UpstreamError{Cause: CauseClientBody, Err: err}
+		}
+		// A failed write is not the end: the upstream may have answered and closed.
+	} else {
+		x.pump.begin(x)
+	}
+	return x.receiveHead(u)
+}
+
+// appendRequest writes the head that goes to the upstream.
+func (x *Exchange) appendRequest(o *output) {
+	r := &x.Request
+	b := append(o.buf, r.Method...)
+	b = append(b, ' ')
+	b = append(b, r.Path...)
+	if r.HasQuery {
+		b = append(b, '?')
+		b = append(b, r.Query...)
+	}
+	b = append(b, " HTTP/1.1\r\n"...)
+	if !r.Fields.Has(Host) {
+		b = append(b, "Host: "...)
+		if len(r.Authority) > 0 {
+			b = append(b, r.Authority...)
+		} else {
+			b = append(b, x.upAddr...)
+		}
+		b = append(b, '\r', '\n')
+	}
+	b = r.Fields.appendTo(b)
+	switch r.framing {
+	case byLength:
+		b = append(b, "Content-Length: "...)
+		b = strconv.AppendInt(b, r.ContentLength, 10)
+		b = append(b, '\r', '\n')
+	case byChunks:
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	case noBody:
+		if r.ContentLength == 0 && expectsBody(r.Method) {
+			b = append(b, "Content-Length: 0\r\n"...)
+		}
+	}
+	if r.upgrade {
+		b = append(b, "Connection: upgrade\r\n"...)
+	}
+	o.buf = append(b, '\r', '\n')
+	o.chunked = r.framing == byChunks
+}
+
+// expectsBody reports the methods for which a missing body is said aloud (RFC 9110
+// section 8.6).
+func expectsBody(method []byte) bool {
+	switch string(method) {
+	case "POST", "PUT", "PATCH":
+		return true
+	}
+	return false
+}
+
+// maxInterims bounds the 1xx answers to one request.
+const maxInterims = 100
+
+// receiveHead reads heads until the final one.
+func (x *Exchange) receiveHead(u *clientConn) *UpstreamError {
+	for {
+		if err := x.readHead(u); err != nil {
+			return err
+		}
+		status := x.Response.Status
+		switch {
+		case status == 101 && x.Request.upgrade:
+			x.headArrived(u)
+			return nil
+		case status == 101:
+			return protocolError(errors.New("101 without an upgrade in the request"))
+		case status >= 200:
+			x.headArrived(u)
+			return nil
+		}
+		if x.interims++; x.interims > maxInterims {
+			return protocolError(errInterim)
+		}
+		if err := x.passInterim(); err != nil {
+			return &UpstreamError{Cause: CauseClientGone, Err: err}
+		}
+		x.Response.reset()
+	}
+}
+
+func (x *Exchange) headArrived(u *clientConn) {
+	x.arrived = time.Now()
+	u.in.pin()
+	x.upBody.start(&u.in, x.Response.framing, x.Response.ContentLength)
+}
+
+func protocolError(err error) *UpstreamError { return &UpstreamError{Cause: CauseProtocol, Err: err} }
+
+// readHead reads and parses one head.
+func (x *Exchange) readHead(u *clientConn) *UpstreamError {
+	x.wait = waiting{since: time.Now(), limit: u.pool.cfg.ReadTimeout}
+	for scanned := 0; ; {
+		end, next, err := scanHead(u.in.unread(), scanned)
+		switch {
+		case err != nil:
+			return protocolError(err)
+		case end > 0:
+			head := u.in.unread()[:end]
+			u.in.take(end)
+			if err := x.Response.parse(head, x.Request.Method, u.pool.cfg.MaxFields); err != nil {
+				return protocolError(err)
+			}
+			return nil
+		}
+		scanned = next
+		if u.in.buf == nil {
+			u.in.buf = getHeadBuffer()
+		}
+		if !u.in.compact(u.pool.cfg.MaxHead) {
+			return protocolError(errHeadTooLarge)
+		}
+		n, err := x.readUpstream(u, u.in.buf[u.in.w:])
+		u.in.w += n
+		if err != nil {
+			return x.headError(err, len(u.in.unread()) == 0)
+		}
+	}
+}
+
+// headError sorts out why there is no head.
+func (x *Exchange) headError(err error, nothing bool) *UpstreamError {
+	switch {
+	case errors.Is(err, errClientGone):
+		return &UpstreamError{Cause: CauseClientGone, Err: err}
+	case x.pump.clientFailed() != nil:
+		return &UpstreamError{Cause: CauseClientBody, Err: x.pump.clientFailed()}
+	case isTimeout(err):
+		return &UpstreamError{Cause: CauseTimeout, Err: err}
+	case nothing:
+		return &UpstreamError{Cause: CauseClosed, Err: err}
+	}
+	return protocolError(errCutShort)
+}
+
+// waiting is a wait for an upstream: since when, and how long it may take.
+type waiting struct {
+	since time.Time
+	limit time.Duration
+}
+
+// glance is how often one who waits for an upstream looks whether the client is still
+// there. It costs nothing to those who are answered sooner.
+const glance = time.Second
+
+// readUpstream reads once. While it waits it looks now and then whether there is still
+// somebody to answer, and whether the request's body still comes; the time in which it
+// does is not the upstream's.
+func (x *Exchange) readUpstream(u *clientConn, p []byte) (int, error) {
+	w := &x.wait
+	for {
+		now := time.Now()
+		u.armRead(now, min(glance, w.limit))
+		n, err := u.conn.Read(p)
+		if n > 0 {
+			w.since = now
+			return n, nil
+		}
+		if !isTimeout(err) {
+			if err == nil {
+				err = io.ErrNoProgress
+			}
+			return 0, err
+		}
+		now = time.Now()
+		switch {
+		case x.pump.clientFailed() != nil:
+			return 0, err
+		case x.conn.hungUp():
+			return 0, errClientGone
+		case x.pump.running():
+			w.since = now
+		case now.Sub(w.since) >= w.limit:
+			return 0, err
+		}
+	}
+}
+
+// passInterim sends a 1xx answer on, if the client can take it: a 100 only where one was
+// asked for (RFC 9110 section 15.2).
+func (x *Exchange) passInterim() error {
+	if x.Request.Version == HTTP10 || x.Response.Status == 100 && !x.Request.expects {
+		return nil
+	}
+	b := appendStatusLine(x.out.buf, &x.Response)
+	b = x.Response.Fields.appendTo(b)
+	x.out.buf = append(b, '\r', '\n')
+	return x.out.flush()
+}
+
+func appendStatusLine(b []byte, r *Response) []byte {
+	b = append(b, "HTTP/1.1 "...)
+	b = append(b, byte('0'+r.Status/100), byte('0'+r.Status/10%10), byte('0'+r.Status%10), ' ')
+	if len(r.Reason) > 0 {
+		b = append(b, bytes.TrimSpace(r.Reason)...)
+	} else {
+		b = append(b, StatusText(r.Status)...)
+	}
+	return append(b, '\r', '\n')
+}

@@ -1,0 +1,86 @@
+package engine
+
+import "io"
+
+// input is what has been read from a connection and not been used yet: buf[r:w].
+//
+// While a message is being handled its head is pinned: its fields lie in the buffer, so
+// that reading more must not write over it. Reading goes on in a second buffer then.
+type input struct {
+	buf    []byte
+	r, w   int
+	pinned []byte // the buffer that holds the head, once buf is another one
+	head   bool   // buf itself holds a head in use
+}
+
+// unread is what has been read and not been used.
+func (in *input) unread() []byte { return in.buf[in.r:in.w] }
+
+func (in *input) take(n int) { in.r += n }
+
+// pin keeps what has been taken so far in place until unpin.
+func (in *input) pin() { in.head = true }
+
+// unpin lets go of a head. Nothing may use its fields afterwards.
+func (in *input) unpin() {
+	in.head = false
+	if in.pinned != nil {
+		putBuffer(in.pinned)
+		in.pinned = nil
+	}
+}
+
+// release gives all buffers back. What is unread is lost.
+func (in *input) release() {
+	in.unpin()
+	if in.buf != nil {
+		putBuffer(in.buf)
+		in.buf = nil
+	}
+	in.r, in.w = 0, 0
+}
+
+// compact makes room behind a head that is not complete yet, by moving it to the front
+// and then by doubling the buffer up to max bytes. It reports false when there is no
+// room to be had.
+func (in *input) compact(max int) bool {
+	if in.w < len(in.buf) {
+		return true
+	}
+	if in.r > 0 {
+		in.w = copy(in.buf, in.unread())
+		in.r = 0
+		return true
+	}
+	if in.w >= max {
+		return false
+	}
+	bigger := make([]byte, min(2*len(in.buf), max))
+	copy(bigger, in.buf)
+	putBuffer(in.buf)
+	in.buf = bigger
+	return true
+}
+
+// fill reads more of a body: all that was read before has been used. It returns io.EOF
+// as the reader does.
+func (in *input) fill(src io.Reader) error {
+	switch {
+	case in.buf == nil:
+		in.buf = getBodyBuffer()
+	case in.head:
+		in.head = false
+		in.pinned = in.buf
+		in.buf = getBodyBuffer()
+	}
+	in.r, in.w = 0, 0
+	n, err := src.Read(in.buf)
+	in.w = n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}

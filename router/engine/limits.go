@@ -1,0 +1,59 @@
+package engine
+
+import "time"
+
+// Limits bounds what one connection may cost. The zero value of a member means its
+// default, which is nginx's where nginx has one.
+type Limits struct {
+	// MaxHead is the largest head in bytes, request line and fields together; above it the
+	// answer is 431. Default 32 KiB.
+	MaxHead int
+	// MaxTarget is the longest request target in bytes; above it the answer is 414.
+	// Default 16 KiB. RFC 9112 section 3 recommends 8000 at least.
+	MaxTarget int
+	// MaxFields is the largest number of fields in a head; above it the answer is 431.
+	// Default 200.
+	MaxFields int
+	// MaxRequests ends a connection after so many requests. Default 10000.
+	MaxRequests int
+	// HeadTimeout is the time from the first byte of a head to its last. Default 60 s.
+	HeadTimeout time.Duration
+	// BodyTimeout is the longest wait between two reads of a request body. Default 60 s.
+	BodyTimeout time.Duration
+	// WriteTimeout is the longest wait for a client to take what is written. Default 60 s.
+	WriteTimeout time.Duration
+	// IdleTimeout is how long a connection may stay without a request. Default 75 s.
+	IdleTimeout time.Duration
+	// HandshakeTimeout bounds a TLS handshake. Default 10 s.
+	HandshakeTimeout time.Duration
+	// TunnelTimeout ends an upgraded connection on which nothing moves. Default 1 h.
+	TunnelTimeout time.Duration
+	// MaxConnections is how many client connections there may be; above it new ones are
+	// closed at once. Default 65536.
+	MaxConnections int
+}
+
+func (l Limits) withDefaults() Limits {
+	setInt := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	setTime := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	setInt(&l.MaxHead, 32<<10)
+	setInt(&l.MaxTarget, 16<<10)
+	setInt(&l.MaxFields, 200)
+	setInt(&l.MaxRequests, 10000)
+	setInt(&l.MaxConnections, 65536)
+	setTime(&l.HeadTimeout, 60*time.Second)
+	setTime(&l.BodyTimeout, 60*time.Second)
+	setTime(&l.WriteTimeout, 60*time.Second)
+	setTime(&l.IdleTimeout, 75*time.Second)
+	setTime(&l.HandshakeTimeout, 10*time.Second)
+	setTime(&l.TunnelTimeout, time.Hour)
+	return l
+}

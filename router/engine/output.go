@@ -1,0 +1,111 @@
+package engine
+
+import (
+	"time"
+)
+
+// output collects what is to be written, so that a head and the first of its body leave
+// in one write, and frames the body.
+type output struct {
+	to      *wire
+	buf     []byte // borrowed; what waits to be written
+	chunked bool
+	timeout time.Duration // of one write
+	bytes   int64         // of content, that is without framing
+}
+
+func (o *output) start(to *wire, timeout time.Duration) {
+	if o.buf == nil {
+		o.buf = getHeadBuffer()
+	}
+	*o = output{to: to, buf: o.buf[:0], timeout: timeout}
+}
+
+func (o *output) release() {
+	if o.buf != nil {
+		putBuffer(o.buf)
+		o.buf = nil
+	}
+}
+
+// room is what can be added before a write is needed.
+func (o *output) room() int { return cap(o.buf) - len(o.buf) }
+
+// body writes or collects one piece of content.
+func (o *output) body(piece []byte) error {
+	o.bytes += int64(len(piece))
+	if o.chunked {
+		return o.chunks(piece)
+	}
+	if len(piece) <= o.room() {
+		o.buf = append(o.buf, piece...)
+		return nil
+	}
+	if err := o.flush(); err != nil {
+		return err
+	}
+	if len(piece) <= cap(o.buf)/2 {
+		o.buf = append(o.buf, piece...)
+		return nil
+	}
+	return o.write(piece)
+}
+
+// chunkOverhead is more than the framing of one chunk takes.
+const chunkOverhead = 32
+
+func (o *output) chunks(piece []byte) error {
+	if len(piece)+chunkOverhead > o.room() && cap(o.buf) < bodyBufferSize {
+		bigger := append(getBodyBuffer()[:0], o.buf...)
+		putBuffer(o.buf)
+		o.buf = bigger
+	}
+	for len(piece) > 0 {
+		if o.room() < 2*chunkOverhead {
+			if err := o.flush(); err != nil {
+				return err
+			}
+		}
+		n := min(len(piece), o.room()-chunkOverhead)
+		o.buf = appendChunkSize(o.buf, n)
+		o.buf = append(o.buf, piece[:n]...)
+		o.buf = append(o.buf, '\r', '\n')
+		piece = piece[n:]
+	}
+	return nil
+}
+
+// end ends the body and writes all that waits. trailer holds field lines, each with its
+// CRLF; it is sent only where the framing has a place for it.
+func (o *output) end(trailer []byte) error {
+	if o.chunked {
+		o.buf = append(o.buf, "0\r\n"...)
+		o.buf = append(o.buf, trailer...)
+		o.buf = append(o.buf, '\r', '\n')
+	}
+	return o.flush()
+}
+
+// flush writes all that waits.
+func (o *output) flush() error {
+	if len(o.buf) == 0 {
+		return nil
+	}
+	err := o.write(o.buf)
+	o.buf = o.buf[:0]
+	return err
+}
+
+// write writes p. A client that takes it slowly but steadily is fine: a time-out counts
+// only if nothing at all could be written since the last one. Not so over TLS, where a
+// write that timed out leaves a record cut in two.
+func (o *output) write(p []byte) error {
+	for {
+		o.to.armWrite(time.Now(), o.timeout)
+		n, err := o.to.conn.Write(p)
+		if err == nil || n == 0 || o.to.tls != nil || !isTimeout(err) {
+			return err
+		}
+		p = p[n:]
+	}
+}

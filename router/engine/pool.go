@@ -1,0 +1,199 @@
+package engine
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// PoolConfig says how a Pool connects. The zero value of a member means its default.
+type PoolConfig struct {
+	// MaxIdle is how many connections are kept for reuse. Default 128.
+	MaxIdle int
+	// IdleTimeout is how long one is kept. Default 60 s, as nginx's upstream keepalive_timeout.
+	IdleTimeout time.Duration
+	// ConnectTimeout bounds connecting. Default 5 s.
+	ConnectTimeout time.Duration
+	// ReadTimeout is the longest wait for the upstream to send something. Default 60 s.
+	ReadTimeout time.Duration
+	// WriteTimeout is the longest wait for the upstream to take something. Default 60 s.
+	WriteTimeout time.Duration
+	// MaxHead and MaxFields bound the head of an answer, in bytes and in fields.
+	// Defaults 64 KiB and 500.
+	MaxHead, MaxFields int
+	// DialContext connects; nil means a net.Dialer.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+func (c PoolConfig) withDefaults() PoolConfig {
+	setInt := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	setTime := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	setInt(&c.MaxIdle, 128)
+	setInt(&c.MaxHead, 64<<10)
+	setInt(&c.MaxFields, 500)
+	setTime(&c.IdleTimeout, 60*time.Second)
+	setTime(&c.ConnectTimeout, 5*time.Second)
+	setTime(&c.ReadTimeout, 60*time.Second)
+	setTime(&c.WriteTimeout, 60*time.Second)
+	if c.DialContext == nil {
+		c.DialContext = (&net.Dialer{}).DialContext
+	}
+	return c
+}
+
+// Pool keeps the connections to one upstream address. Its methods may be called from
+// many goroutines; taking and giving back a connection takes no lock.
+//
+// The idle connections stand in a row of slots. Both taking and giving back go along it
+// from the front, so that the front ones stay busy and the rest age and are closed.
+type Pool struct {
+	address string
+	cfg     PoolConfig
+	slots   atomic.Pointer[[]atomic.Pointer[clientConn]]
+	idle    atomic.Int32
+	open    atomic.Int32
+	closed  atomic.Bool
+	sweeps  atomic.Bool // a sweep is due
+}
+
+// NewPool returns an empty pool of connections to address ("ip:port").
+func NewPool(address string, cfg PoolConfig) *Pool {
+	return &Pool{address: address, cfg: cfg.withDefaults()}
+}
+
+// Address is where the pool connects to.
+func (p *Pool) Address() string { return p.address }
+
+// Open counts the connections there are, in use and idle.
+func (p *Pool) Open() int { return int(p.open.Load()) }
+
+// Close ends the idle connections. Those in use end when their exchange does.
+func (p *Pool) Close() {
+	p.closed.Store(true)
+	p.closeIdle(time.Time{})
+}
+
+// get returns an idle connection that is still good, or nil.
+func (p *Pool) get() *clientConn {
+	for p.idle.Load() > 0 {
+		u := p.take()
+		if u == nil {
+			return nil
+		}
+		if u.quiet() {
+			return u
+		}
+		u.close()
+	}
+	return nil
+}
+
+func (p *Pool) take() *clientConn {
+	slots := p.slots.Load()
+	if slots == nil {
+		return nil
+	}
+	for i := range *slots {
+		slot := &(*slots)[i]
+		if slot.Load() == nil {
+			continue
+		}
+		if u := slot.Swap(nil); u != nil {
+			p.idle.Add(-1)
+			return u
+		}
+	}
+	return nil
+}
+
+// put takes back a connection that can serve another request.
+func (p *Pool) put(u *clientConn, now time.Time) {
+	if p.closed.Load() {
+		u.close()
+		return
+	}
+	u.idleSince = now
+	slots := p.row()
+	for i := range slots {
+		if slots[i].Load() == nil && slots[i].CompareAndSwap(nil, u) {
+			p.idle.Add(1)
+			p.sweepLater()
+			if p.closed.Load() { // Close may have walked past this slot
+				p.closeIdle(time.Time{})
+			}
+			return
+		}
+	}
+	u.close()
+}
+
+// row makes the slots on first use: most endpoints of a big cluster see no traffic here.
+func (p *Pool) row() []atomic.Pointer[clientConn] {
+	if slots := p.slots.Load(); slots != nil {
+		return *slots
+	}
+	slots := make([]atomic.Pointer[clientConn], p.cfg.MaxIdle)
+	p.slots.CompareAndSwap(nil, &slots)
+	return *p.slots.Load()
+}
+
+// sweepLater closes aged connections once their time has come.
+func (p *Pool) sweepLater() {
+	if p.sweeps.Load() || !p.sweeps.CompareAndSwap(false, true) {
+		return
+	}
+	time.AfterFunc(p.cfg.IdleTimeout, func() {
+		p.closeIdle(time.Now().Add(-p.cfg.IdleTimeout))
+		p.sweeps.Store(false)
+		if p.idle.Load() > 0 && !p.closed.Load() {
+			p.sweepLater()
+		}
+	})
+}
+
+// closeIdle closes the connections that have been idle since before then; all of them
+// if then is zero.
+func (p *Pool) closeIdle(then time.Time) {
+	slots := p.slots.Load()
+	if slots == nil {
+		return
+	}
+	for i := range *slots {
+		u := (*slots)[i].Swap(nil) // ours alone from here on
+		if u == nil {
+			continue
+		}
+		p.idle.Add(-1)
+		switch {
+		case then.IsZero() || u.idleSince.Before(then):
+			u.close()
+		case (*slots)[i].CompareAndSwap(nil, u):
+			p.idle.Add(1)
+		default:
+			u.close() // the slot was filled meanwhile
+		}
+	}
+}
+
+// dial makes a new connection.
+func (p *Pool) dial() (*clientConn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.ConnectTimeout)
+	defer cancel()
+	conn, err := p.cfg.DialContext(ctx, "tcp", p.address)
+	if err != nil {
+		return nil, err
+	}
+	u := &clientConn{pool: p}
+	u.init(conn)
+	p.open.Add(1)
+	return u, nil
+}

@@ -1,0 +1,133 @@
+package engine
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// pump sends a request body that was not complete when its head was sent, while the
+// exchange's own goroutine waits for the answer: an upstream may answer early.
+type pump struct {
+	started  bool
+	done     chan struct{}
+	stopping atomic.Bool
+	state    atomic.Uint32 // pumpRunning to one of the others, once
+	cause    error         // why it failed; set before state
+}
+
+const (
+	pumpRunning uint32 = iota
+	pumpFinished
+	pumpClientFailed   // the client's body is malformed, cut or too slow
+	pumpUpstreamFailed // the upstream does not take it
+)
+
+// begin starts sending the rest of the request's body to the upstream.
+func (p *pump) begin(x *Exchange) {
+	p.started = true
+	p.cause = nil
+	p.stopping.Store(false)
+	p.state.Store(pumpRunning)
+	p.done = make(chan struct{})
+	go p.run(x, x.up)
+}
+
+func (p *pump) run(x *Exchange, u *clientConn) {
+	defer close(p.done)
+	err, byClient := x.sendBody(u)
+	switch {
+	case err == nil:
+		p.state.Store(pumpFinished)
+	case byClient:
+		p.cause = err
+		p.state.Store(pumpClientFailed)
+		// Wake whoever waits for an answer that cannot come.
+		_ = u.conn.SetReadDeadline(past)
+	default:
+		// The upstream may have answered before it stopped taking the body: whoever waits
+		// for the answer finds out.
+		p.cause = err
+		p.state.Store(pumpUpstreamFailed)
+	}
+}
+
+// past is a deadline that has expired.
+var past = time.Unix(1, 0)
+
+// running reports whether the body is still being sent.
+func (p *pump) running() bool { return p.started && p.state.Load() == pumpRunning }
+
+// clientFailed returns why the client's body could not be read, or nil.
+func (p *pump) clientFailed() error {
+	if p.started && p.state.Load() == pumpClientFailed {
+		return p.cause
+	}
+	return nil
+}
+
+// finished waits until the body has been sent, at most so long, and reports whether it
+// has been, wholly.
+func (p *pump) finished(wait time.Duration) bool {
+	if !p.started {
+		return true
+	}
+	if p.running() && wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-p.done:
+		case <-t.C:
+		}
+	}
+	return p.state.Load() == pumpFinished
+}
+
+// stop ends sending, wherever it is, and waits for that: afterwards nobody else reads
+// from the client. Neither connection can be used for another request then.
+func (p *pump) stop(x *Exchange) {
+	if !p.started {
+		return
+	}
+	if p.running() {
+		x.closing = true
+		p.stopping.Store(true)
+		_ = x.conn.conn.SetReadDeadline(past)
+		_ = x.up.conn.Close() // writing to it fails from here on
+	}
+	<-p.done
+	x.conn.readBy = time.Time{}
+	if p.state.Load() != pumpFinished {
+		x.closing = true
+	}
+	p.started = false
+}
+
+// sendBody reads the request's body to its end and sends it. byClient says whose fault
+// an error is.
+func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
+	c := x.conn
+	for {
+		piece, err := x.body.buffered()
+		switch {
+		case err != nil:
+			return err, true
+		case len(piece) > 0:
+			if err := u.out.body(piece); err != nil {
+				return err, false
+			}
+		case x.body.ended:
+			return u.out.end(x.requestTrailer()), false
+		default:
+			if err := u.out.flush(); err != nil {
+				return err, false
+			}
+			c.armRead(time.Now(), c.srv.limits.BodyTimeout)
+			if x.pump.stopping.Load() { // after arming: stop's own deadline may have come first
+				return errStopped, true
+			}
+			if err := x.body.fill(&c.wire); err != nil {
+				return err, true
+			}
+		}
+	}
+}

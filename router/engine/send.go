@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"io"
+	"time"
+)
+
+// Send writes the answer: the head as Response has it by now, and the body that belongs
+// to it. An error means that the client did not get all of it; the connection ends then.
+func (x *Exchange) Send() error {
+	x.sent = true
+	if x.up != nil && x.Response.Status == 101 {
+		return x.aborts(x.tunnel())
+	}
+	x.decideClosing()
+	x.appendResponse()
+	var err error
+	if x.up != nil {
+		err = x.relay()
+	} else {
+		err = x.sendReply()
+	}
+	return x.aborts(err)
+}
+
+func (x *Exchange) aborts(err error) error {
+	if err != nil {
+		x.aborted, x.closing = true, true
+	}
+	return err
+}
+
+// decideClosing settles, before the head is written, whether it has to say that the
+// connection will close.
+func (x *Exchange) decideClosing() {
+	c := x.conn
+	switch {
+	case !x.Request.keepAlive,
+		c.served+1 >= c.srv.limits.MaxRequests,
+		c.srv.draining.Load(),
+		x.lengthUnknown() && x.Request.Version == HTTP10,
+		!x.bodyWillBeRead():
+		x.closing = true
+	}
+}
+
+// lengthUnknown reports an answer whose end has to be marked in some way.
+func (x *Exchange) lengthUnknown() bool {
+	return x.Response.framing == byChunks || x.Response.framing == untilClose
+}
+
+// bodyWillBeRead reports whether the request's body has been read by the time the answer
+// ends, so that the next request can be found behind it. Where it is still on its way
+// then, it is cheaper for all to close.
+func (x *Exchange) bodyWillBeRead() bool {
+	switch {
+	case x.pump.started: // and so x.body is not ours to look at
+		return x.pump.running() || x.pump.state.Load() == pumpFinished
+	case x.body.ended:
+		return true
+	}
+	whole, err := x.body.complete()
+	return whole && err == nil
+}
+
+// appendResponse collects the head of the answer.
+func (x *Exchange) appendResponse() {
+	r := &x.Response
+	b := appendStatusLine(x.out.buf, r)
+	if r.Status == 204 || x.lengthUnknown() {
+		r.Fields.Del(ContentLength)
+	}
+	if !r.Fields.Has(Date) {
+		b = appendDate(b, time.Now())
+	}
+	b = r.Fields.appendTo(b)
+	x.out.chunked = false
+	if x.lengthUnknown() && x.Request.Version == HTTP11 {
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+		x.out.chunked = true
+	}
+	switch {
+	case x.closing:
+		b = append(b, "Connection: close\r\n"...)
+	case x.Request.Version == HTTP10:
+		b = append(b, "Connection: keep-alive\r\n"...)
+	}
+	x.out.buf = append(b, '\r', '\n')
+}
+
+func (x *Exchange) sendReply() error {
+	if x.Response.framing == byLength && !x.Request.IsMethod("HEAD") {
+		if err := x.out.body(x.reply); err != nil {
+			return err
+		}
+	}
+	return x.out.end(nil)
+}
+
+// spliceFrom is the size from which on letting the kernel move a body is worth its price,
+// and spliceStep how much it is told to move at a time: within it, nobody can see whether
+// the client takes anything, so a step has to fit in the write time-out of a slow one.
+const (
+	spliceFrom = 256 << 10
+	spliceStep = 256 << 10
+)
+
+// relay streams the body of the upstream's answer to the client, and then lets go of the
+// upstream. What has been read is written before more is waited for.
+func (x *Exchange) relay() error {
+	u := x.up
+	x.wait = waiting{since: x.arrived, limit: u.pool.cfg.ReadTimeout}
+	for {
+		piece, err := x.upBody.buffered()
+		switch {
+		case err != nil:
+			return x.breakOff(err)
+		case len(piece) > 0:
+			if err := x.out.body(piece); err != nil {
+				return x.breakOff(err)
+			}
+		case x.upBody.ended:
+			return x.endRelay(u)
+		default:
+			if err := x.out.flush(); err != nil {
+				return x.breakOff(err)
+			}
+			if err := x.more(u); err != nil {
+				return x.breakOff(err)
+			}
+		}
+	}
+}
+
+// more gets more of the body: into the input, or straight to the client.
+func (x *Exchange) more(u *clientConn) error {
+	if x.upBody.framing == byLength && x.upBody.left >= spliceFrom && u.splices() && x.conn.splices() {
+		return x.splice(u)
+	}
+	return x.upBody.fill((*upstreamReader)(x))
+}
+
+// upstreamReader is an exchange as the io.Reader of its upstream's bytes.
+type upstreamReader Exchange
+
+// Read is readUpstream.
+func (r *upstreamReader) Read(p []byte) (int, error) {
+	x := (*Exchange)(r)
+	return x.readUpstream(x.up, p)
+}
+
+// splice lets the kernel move one step of the body from socket to socket.
+func (x *Exchange) splice(u *clientConn) error {
+	now := time.Now()
+	u.armRead(now, u.pool.cfg.ReadTimeout)
+	x.conn.armWrite(now, x.out.timeout)
+	step := min(x.upBody.left, spliceStep)
+	x.limited = io.LimitedReader{R: u.tcp, N: step}
+	n, err := x.conn.tcp.ReadFrom(&x.limited)
+	x.upBody.left -= n
+	x.upBody.bytes += n
+	x.out.bytes += n
+	if err == nil && n < step {
+		err = errCutShort
+	}
+	x.upBody.ended = x.upBody.left == 0
+	return err
+}
+
+// breakOff ends an answer that cannot be completed, so that the client can tell.
+func (x *Exchange) breakOff(err error) error {
+	x.dropUpstream()
+	return err
+}
+
+// lateBody is how long a request body may go on after its answer has ended. An upstream
+// that answers early often reads on for a moment.
+const lateBody = time.Second
+
+// endRelay finishes the answer, and settles whether another request can be sent on the
+// upstream's connection.
+func (x *Exchange) endRelay(u *clientConn) error {
+	err := x.out.end(x.responseTrailer())
+	sent := x.pump.finished(0)
+	if !sent && err == nil && !x.closing {
+		sent = x.pump.finished(lateBody)
+	}
+	x.pump.stop(x)
+	x.upReusable = err == nil && sent && x.Response.keepAlive &&
+		x.upBody.framing != untilClose && len(u.in.unread()) == 0
+	return err
+}
+
+// letGo gives the upstream's connection back, or ends it. Until then the head of its
+// answer lies in its buffer.
+func (x *Exchange) letGo(now time.Time) {
+	if x.up != nil && x.upReusable {
+		x.up.rest(now)
+		x.up = nil
+	}
+	x.dropUpstream()
+}

@@ -1,0 +1,208 @@
+package engine
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Server accepts connections and serves the requests on them.
+type Server struct {
+	// Handler answers; it must be set.
+	Handler Handler
+	// Limits bounds what one connection may cost.
+	Limits Limits
+
+	once            sync.Once
+	limits          Limits // with defaults
+	draining        atomic.Bool
+	shards          atomic.Uint32
+	requests        atomic.Uint64
+	accepted        atomic.Uint64
+	refused         atomic.Uint64
+	handshakeErrors atomic.Uint64
+
+	mu        sync.Mutex
+	conns     map[*serverConn]net.Conn
+	listeners map[net.Listener]struct{}
+	closed    bool
+	empty     chan struct{} // closed when the last connection has gone while shutting down
+}
+
+// ServerStats are counters since the start, and what is open now.
+type ServerStats struct {
+	Accepted, Refused, HandshakeErrors, Requests uint64
+	Open, Idle, Tunnels                          int
+}
+
+// ErrServerClosed is what Serve returns after Shutdown.
+var ErrServerClosed = errors.New("engine: server closed")
+
+func (s *Server) prepare() {
+	s.once.Do(func() {
+		s.limits = s.Limits.withDefaults()
+		s.conns = map[*serverConn]net.Conn{}
+		s.listeners = map[net.Listener]struct{}{}
+	})
+}
+
+// Serve accepts plain connections until Shutdown; then it returns ErrServerClosed.
+func (s *Server) Serve(ln net.Listener) error { return s.accept(ln, nil) }
+
+// ServeTLS accepts TLS connections until Shutdown; then it returns ErrServerClosed.
+func (s *Server) ServeTLS(ln net.Listener, config *tls.Config) error { return s.accept(ln, config) }
+
+func (s *Server) accept(ln net.Listener, config *tls.Config) error {
+	s.prepare()
+	if !s.track(ln) {
+		_ = ln.Close() // it is not going to be used
+		return ErrServerClosed
+	}
+	pause := time.Duration(0)
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			if s.isClosed() {
+				return ErrServerClosed
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			// Out of descriptors, or a connection that broke before it was taken.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		s.start(conn, config)
+	}
+}
+
+func (s *Server) start(conn net.Conn, config *tls.Config) {
+	s.accepted.Add(1)
+	c := newServerConn(s, conn)
+	s.mu.Lock()
+	full := len(s.conns) >= s.limits.MaxConnections || s.closed
+	if !full {
+		s.conns[c] = conn
+	}
+	s.mu.Unlock()
+	if full {
+		s.refused.Add(1)
+		_ = conn.Close() // it was not taken
+		return
+	}
+	go c.serve(conn, config)
+}
+
+func (s *Server) track(ln net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.listeners[ln] = struct{}{}
+	return true
+}
+
+func (s *Server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+func (s *Server) forget(c *serverConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if len(s.conns) == 0 && s.empty != nil {
+		close(s.empty)
+		s.empty = nil
+	}
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() ServerStats {
+	s.prepare()
+	st := ServerStats{
+		Accepted: s.accepted.Load(), Refused: s.refused.Load(),
+		HandshakeErrors: s.handshakeErrors.Load(), Requests: s.requests.Load(),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Open = len(s.conns)
+	for c := range s.conns {
+		switch c.state.Load() {
+		case connIdle:
+			st.Idle++
+		case connTunnel:
+			st.Tunnels++
+		}
+	}
+	return st
+}
+
+// Drain begins the end: connections are still accepted, and each closes with its next
+// answer.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Shutdown stops accepting, closes idle connections, and waits until the others have
+// finished what they are at. When ctx ends it closes those that are left and returns
+// ctx's error. The Server cannot be used again.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.prepare()
+	s.Drain()
+	empty := s.close()
+	for {
+		s.wakeIdle()
+		select {
+		case <-empty:
+			return nil
+		case <-ctx.Done():
+			s.closeAll()
+			return ctx.Err()
+		case <-time.After(drainLook):
+			// A connection may have become idle between its answer and the look at it.
+		}
+	}
+}
+
+// drainLook is how often Shutdown looks for connections that have become idle.
+const drainLook = 100 * time.Millisecond
+
+// close stops the listeners, and returns what is closed once there is no connection.
+func (s *Server) close() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for ln := range s.listeners {
+		_ = ln.Close() // it is not used any more either way
+	}
+	empty := make(chan struct{})
+	if len(s.conns) == 0 {
+		close(empty)
+	} else {
+		s.empty = empty
+	}
+	return empty
+}
+
+func (s *Server) wakeIdle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.wake()
+	}
+}
+
+func (s *Server) closeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, conn := range s.conns {
+		_ = conn.Close() // its goroutine finds out
+	}
+}

@@ -1,0 +1,316 @@
+package engine
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// serverConn is one connection of a client. One goroutine serves it from accept to
+// close; a second one exists only while a request body or a tunnel needs it.
+type serverConn struct {
+	wire
+	srv        *Server
+	remote     netip.AddrPort
+	local      netip.AddrPort
+	serverName string
+	shard      uint32
+	served     int // requests
+	state      atomic.Uint32
+}
+
+// States of a connection. Only an idle one may be woken to be closed: what is on its way
+// in another is finished.
+const (
+	connBusy uint32 = iota
+	connIdle
+	connWaking // wake is about to move its deadline
+	connWoken
+	connTunnel
+)
+
+func newServerConn(s *Server, conn net.Conn) *serverConn {
+	c := &serverConn{srv: s, shard: s.shards.Add(1)}
+	c.remote, c.local = addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
+	return c
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		ap := tcp.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// serve is the life of the connection.
+func (c *serverConn) serve(conn net.Conn, config *tls.Config) {
+	defer c.srv.forget(c)
+	if config != nil {
+		t := tls.Server(conn, config)
+		if !c.handshake(t) {
+			_ = conn.Close() // nothing can be done about it
+			return
+		}
+		conn = t
+	}
+	c.init(conn)
+	linger := false
+	defer func() { c.end(linger) }()
+	x := (*Exchange)(nil)
+	for {
+		if x == nil {
+			if x = c.await(); x == nil {
+				return
+			}
+		}
+		again := c.exchange(x)
+		linger = !again && !x.aborted
+		if again && len(x.in.unread()) > 0 {
+			continue // pipelined
+		}
+		c.retire(x)
+		x = nil
+		if !again {
+			return
+		}
+	}
+}
+
+func (c *serverConn) handshake(t *tls.Conn) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), c.srv.limits.HandshakeTimeout)
+	defer cancel()
+	if err := t.HandshakeContext(ctx); err != nil {
+		c.srv.handshakeErrors.Add(1)
+		return false
+	}
+	c.serverName = t.ConnectionState().ServerName
+	return true
+}
+
+// await waits for the first byte of a request, and holds nothing meanwhile. It returns
+// nil when the connection is to end.
+func (c *serverConn) await() *Exchange {
+	var in input
+	idle := c.srv.limits.IdleTimeout
+	if c.served == 0 {
+		idle = c.srv.limits.HeadTimeout
+	}
+	c.state.Store(connIdle)
+	if c.srv.draining.Load() && c.served > 0 {
+		idle = drainIdle
+	}
+	c.armRead(time.Now(), idle)
+	err := c.wire.await(&in)
+	if !c.state.CompareAndSwap(connIdle, connBusy) {
+		c.settleWake()
+		if isTimeout(err) {
+			err = c.lastLook(&in)
+		}
+	}
+	if err != nil {
+		in.release()
+		return nil
+	}
+	x := exchanges.Get().(*Exchange)
+	x.in = in
+	return x
+}
+
+// drainIdle is how long a connection that is open while the server drains may wait for
+// another request. Its client has been told that it closes, or will be.
+const drainIdle = time.Second
+
+// wake ends the wait of an idle connection, so that it closes unless a request has come.
+func (c *serverConn) wake() {
+	if c.state.CompareAndSwap(connIdle, connWaking) {
+		_ = c.conn.SetReadDeadline(past) // fails only if it has closed
+		c.state.Store(connWoken)
+	}
+}
+
+// settleWake waits the moment until wake has moved the deadline, and undoes it.
+func (c *serverConn) settleWake() {
+	for c.state.Load() == connWaking {
+		time.Sleep(time.Microsecond)
+	}
+	c.state.Store(connBusy)
+	c.readBy = time.Time{}
+}
+
+// lastLook takes a request that came in the moment in which its connection was to close.
+func (c *serverConn) lastLook(in *input) error {
+	if c.poll(unix.POLLIN)&unix.POLLIN == 0 {
+		return errStopped
+	}
+	c.armRead(time.Now(), drainIdle)
+	return c.wire.await(in)
+}
+
+func (c *serverConn) enterTunnel() { c.state.Store(connTunnel) }
+
+// exchange serves one request of which at least a byte is there, and reports whether
+// another may follow.
+func (c *serverConn) exchange(x *Exchange) bool {
+	x.begin(c, time.Now())
+	refusal, alive := c.readRequest(x)
+	if !alive {
+		return false
+	}
+	c.srv.requests.Add(1)
+	h := c.srv.Handler
+	if refusal != nil {
+		x.closing = true
+		h.Refuse(x, refusal)
+	} else {
+		h.Serve(x)
+	}
+	h.Done(x)
+	c.served++
+	return x.end(time.Now())
+}
+
+// end lets go of all that the exchange held, and reports whether the connection may go on.
+func (x *Exchange) end(now time.Time) bool {
+	x.letGo(now)
+	if !x.sent {
+		x.closing = true // the handler has left it unanswered
+	}
+	if !x.closing && !x.skipBody() {
+		x.closing = true
+	}
+	x.in.unpin()
+	return !x.closing
+}
+
+// skipBody reads over a request body that nobody wanted, if it is here.
+func (x *Exchange) skipBody() bool {
+	for !x.body.ended {
+		piece, err := x.body.buffered()
+		if err != nil || len(piece) == 0 && !x.body.ended {
+			return false
+		}
+	}
+	return true
+}
+
+// readRequest reads and parses one head. alive is false when the client left before
+// there was one.
+func (c *serverConn) readRequest(x *Exchange) (refusal *Refusal, alive bool) {
+	limits := &c.srv.limits
+	deadline := x.Start.Add(limits.HeadTimeout)
+	for scanned, blank := 0, 0; ; {
+		for blank < maxBlankLines && len(x.in.unread()) >= 2 && string(x.in.unread()[:2]) == "\r\n" {
+			x.in.take(2)
+			blank++
+			scanned = 0
+		}
+		unread := x.in.unread()
+		if len(unread) > 0 && !isTokenByte[unread[0]] && (unread[0] != '\r' || blank == maxBlankLines) {
+			return badRequest("malformed method"), true
+		}
+		end, next, err := scanHead(unread, scanned)
+		switch {
+		case err != nil:
+			return badRequest(err.Error()), true
+		case end > limits.MaxHead, end == 0 && len(unread) >= limits.MaxHead:
+			return tooLarge(unread), true
+		case end > 0:
+			return c.parse(x, unread[:end]), true
+		}
+		scanned = next
+		if !x.in.compact(limits.MaxHead) {
+			return tooLarge(unread), true
+		}
+		switch err := c.readMore(x, deadline); {
+		case isTimeout(err):
+			return &Refusal{Status: 408, Reason: "head not complete in time"}, true
+		case err != nil:
+			return nil, false
+		}
+	}
+}
+
+// maxBlankLines is how many empty lines before a request line are read over (RFC 9112
+// section 2.2): some old clients send one after a body.
+const maxBlankLines = 1
+
+func (c *serverConn) readMore(x *Exchange, deadline time.Time) error {
+	left := time.Until(deadline)
+	if left <= 0 {
+		return errHeadTimeout
+	}
+	c.armRead(time.Now(), left)
+	n, err := c.conn.Read(x.in.buf[x.in.w:])
+	x.in.w += n
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// tooLarge tells a target that is too long from a head that is.
+func tooLarge(head []byte) *Refusal {
+	for _, c := range head {
+		if c == '\n' {
+			return &Refusal{Status: 431, Reason: errHeadTooLarge.Error()}
+		}
+	}
+	return &Refusal{Status: 414, Reason: "target longer than the limit"}
+}
+
+func (c *serverConn) parse(x *Exchange, head []byte) *Refusal {
+	x.in.take(len(head))
+	x.in.pin()
+	x.bodyStart = x.in.r
+	if refusal := x.Request.parse(head, &c.srv.limits); refusal != nil {
+		return refusal
+	}
+	x.startBody()
+	return nil
+}
+
+// retire gives back what an exchange holds between requests.
+func (c *serverConn) retire(x *Exchange) {
+	x.in.release()
+	x.out.release()
+	x.conn = nil
+	exchanges.Put(x)
+}
+
+// end closes the connection. A client that is still sending must not have its answer
+// torn away by a reset, so its bytes are read for a moment first (RFC 9112 section 9.6).
+func (c *serverConn) end(linger bool) {
+	if linger && c.state.Load() != connTunnel && c.closeWrite() == nil {
+		c.drain()
+	}
+	_ = c.conn.Close() // nothing can be done about it
+}
+
+// lingering bounds how long and how much is read from a connection that is closing.
+const (
+	lingerTime  = 2 * time.Second
+	lingerBytes = 4 << 20
+)
+
+func (c *serverConn) drain() {
+	buf := getHeadBuffer()
+	defer putBuffer(buf)
+	until := time.Now().Add(lingerTime)
+	if c.tcp == nil {
+		return
+	}
+	_ = c.tcp.SetReadDeadline(until) // fails only if it has closed
+	for read := 0; read < lingerBytes; {
+		n, err := c.tcp.Read(buf)
+		if err != nil {
+			return
+		}
+		read += n
+	}
+}

@@ -1,0 +1,50 @@
+package engine
+
+// allowedTrailer checks a trailer section and returns the lines of it that may be passed
+// on: well-formed ones that say nothing about framing, routing, authority or the
+// connection (RFC 9110 section 6.5.1). A malformed section is dropped whole.
+func allowedTrailer(section []byte, fields *Fields) []byte {
+	if len(section) == 0 {
+		return nil
+	}
+	fields.Reset()
+	if parseFieldLines(section, fields, maxTrailerFields) != nil {
+		return nil
+	}
+	fields.dropHopByHop()
+	for i := range fields.list {
+		f := &fields.list[i]
+		switch f.ID {
+		case ContentLength, Host, Trailer, Expect, ContentType, Proxy, Forwarded, Location,
+			XForwardedFor, XForwardedHost, XForwardedPort, XForwardedPrefix, XForwardedProto,
+			XForwardedScheme, XForwardedServer, XForwardedSSL, XOriginalForwardedFor,
+			XRealIP, XRequestID, XScheme:
+			f.dropped = true
+		}
+		for _, name := range forbiddenTrailers {
+			if equalFold(f.Name, name) {
+				f.dropped = true
+			}
+		}
+	}
+	return fields.appendTo(nil)
+}
+
+const maxTrailerFields = 100
+
+var forbiddenTrailers = []string{
+	"Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "Content-Encoding",
+	"Content-Range", "Cache-Control", "Max-Forwards", "Range",
+}
+
+// requestTrailer is what of the client's trailer section goes to the upstream.
+func (x *Exchange) requestTrailer() []byte {
+	var fields Fields
+	return allowedTrailer(x.body.trailer, &fields)
+}
+
+// responseTrailer is what of the upstream's trailer section goes to the client.
+func (x *Exchange) responseTrailer() []byte {
+	var fields Fields
+	return allowedTrailer(x.upBody.trailer, &fields)
+}

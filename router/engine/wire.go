@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// wire is one connection: a socket, perhaps with TLS over it. Its deadlines are coarse:
+// one that is armed already and is at most a quarter later than the one asked for is left
+// alone, so that a busy connection sets a timer now and then and not several times a
+// request.
+type wire struct {
+	conn net.Conn     // what is read and written
+	tcp  *net.TCPConn // the socket beneath, for what only sockets can do; nil for other kinds
+	tls  *tls.Conn    // conn, where that is TLS
+	raw  syscall.RawConn
+
+	readBy, writeBy time.Time // what is armed
+
+	// The functions that raw calls are made once, and speak through these.
+	readInto  *input
+	readN     int
+	readErr   error
+	onRead    func(fd uintptr) bool
+	pollFor   int16
+	pollFound int16
+	onPoll    func(fd uintptr)
+}
+
+func (w *wire) init(conn net.Conn) {
+	w.conn = conn
+	under := conn
+	if t, ok := conn.(*tls.Conn); ok {
+		w.tls = t
+		under = t.NetConn()
+	}
+	if tcp, ok := under.(*net.TCPConn); ok {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			w.tcp, w.raw = tcp, raw
+			w.onRead = w.readSocket
+			w.onPoll = w.pollSocket
+		}
+	}
+}
+
+// splices reports whether the kernel can move bytes to and from this connection by itself.
+func (w *wire) splices() bool { return w.tcp != nil && w.tls == nil }
+
+// slack is how much later than asked for a deadline may be.
+func slack(d time.Duration) time.Duration { return d/4 + 10*time.Millisecond }
+
+// armRead bounds reads from now on by d.
+func (w *wire) armRead(now time.Time, d time.Duration) {
+	by := now.Add(d)
+	if ahead := w.readBy.Sub(by); ahead >= 0 && ahead <= slack(d) {
+		return
+	}
+	w.readBy = by.Add(slack(d))
+	_ = w.conn.SetReadDeadline(w.readBy) // fails only on a closed connection, as the read will
+}
+
+// armWrite bounds writes from now on by d.
+func (w *wire) armWrite(now time.Time, d time.Duration) {
+	by := now.Add(d)
+	if ahead := w.writeBy.Sub(by); ahead >= 0 && ahead <= slack(d) {
+		return
+	}
+	w.writeBy = by.Add(slack(d))
+	_ = w.conn.SetWriteDeadline(w.writeBy) // as above
+}
+
+// Read reads as the connection does.
+func (w *wire) Read(p []byte) (int, error) { return w.conn.Read(p) }
+
+// await reads into in, which holds no buffer: one is borrowed only once there is
+// something to read. This is where idle connections spend their lives.
+func (w *wire) await(in *input) error {
+	if w.tls != nil || w.raw == nil {
+		return w.awaitByte(in)
+	}
+	w.readInto, w.readErr = in, nil
+	err := w.raw.Read(w.onRead)
+	w.readInto = nil
+	if err == nil {
+		err = w.readErr
+	}
+	return err
+}
+
+func (w *wire) readSocket(fd uintptr) bool {
+	in := w.readInto
+	in.buf = getHeadBuffer()
+	for {
+		n, err := unix.Read(int(fd), in.buf)
+		switch {
+		case n > 0:
+			in.r, in.w = 0, n
+			return true
+		case err == unix.EINTR:
+			continue
+		}
+		putBuffer(in.buf)
+		in.buf = nil
+		if err == unix.EAGAIN {
+			return false
+		}
+		w.readErr = err
+		if err == nil {
+			w.readErr = io.EOF
+		}
+		return true
+	}
+}
+
+// awaitByte waits with a buffer of one byte. The TLS layer may hold decrypted bytes
+// already, so that only reading tells whether there are any.
+func (w *wire) awaitByte(in *input) error {
+	var first [1]byte
+	n, err := w.conn.Read(first[:])
+	if n == 0 {
+		if err == nil {
+			err = io.ErrNoProgress
+		}
+		return err
+	}
+	in.buf = getHeadBuffer()
+	in.buf[0] = first[0]
+	in.r, in.w = 0, 1
+	return nil
+}
+
+// poll asks the kernel, without waiting, which of events hold for the socket.
+func (w *wire) poll(events int16) int16 {
+	if w.raw == nil {
+		return 0
+	}
+	w.pollFor, w.pollFound = events, 0
+	if w.raw.Control(w.onPoll) != nil {
+		return unix.POLLERR
+	}
+	return w.pollFound
+}
+
+func (w *wire) pollSocket(fd uintptr) {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: w.pollFor}}
+	if _, err := unix.Poll(fds[:], 0); err == nil {
+		w.pollFound = fds[0].Revents
+	}
+}
+
+// hungUp reports whether the other side has closed the connection, or its half of it.
+func (w *wire) hungUp() bool { return w.poll(hangUpEvents)&hangUpEvents != 0 }
+
+// quiet reports whether an idle connection is still open, and nothing has come on it.
+// Bytes nobody asked for would be taken for the next answer.
+func (w *wire) quiet() bool { return w.poll(hangUpEvents|unix.POLLIN) == 0 }
+
+// closeWrite ends our half of the connection.
+func (w *wire) closeWrite() error {
+	if c, ok := w.conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+// reset closes the connection so that the other side sees it fail, and cannot take a cut
+// message for a whole one.
+func (w *wire) reset() {
+	if w.tcp != nil {
+		_ = w.tcp.SetLinger(0) // the close that follows happens either way
+	}
+	_ = w.conn.Close() // nothing can be done about it
+}

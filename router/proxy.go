@@ -1,0 +1,232 @@
+package router
+
+import (
+	"encoding/hex"
+	"math/rand/v2"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/portico-ingress/portico/router/engine"
+)
+
+// ProxyConfig says how a Proxy answers. The zero value works.
+type ProxyConfig struct {
+	// HideServer leaves out the field "Server: portico" on answers that have none of their own.
+	HideServer bool
+	// MaxTries is how many endpoints one request may be sent to. Default 3, as nginx's
+	// proxy_next_upstream_tries in ingress-nginx.
+	MaxTries int
+	// AccessLog gets a Record for each request; nil: none are made.
+	AccessLog AccessLog
+	// Unmatched counts the requests of unknown hosts and paths; nil: they are not counted.
+	Unmatched *Stats
+}
+
+// Proxy is the life of a request: it matches it to a route of the present Table, runs the
+// route's filters, sends it to an endpoint, and answers. It is an engine.Handler.
+type Proxy struct {
+	cfg      ProxyConfig
+	table    atomic.Pointer[Table]
+	inFlight []inFlightShard
+}
+
+var _ engine.Handler = (*Proxy)(nil)
+
+// inFlightShard counts on a cache line of its own.
+type inFlightShard struct {
+	n atomic.Int64
+	_ [56]byte
+}
+
+// NewProxy returns a Proxy with an empty Table.
+func NewProxy(cfg ProxyConfig) *Proxy {
+	if cfg.MaxTries == 0 {
+		cfg.MaxTries = 3
+	}
+	p := &Proxy{cfg: cfg, inFlight: make([]inFlightShard, 8)}
+	p.table.Store(NewTable())
+	return p
+}
+
+// Swap makes t the Table of all requests that begin from now on. Those under way keep theirs.
+func (p *Proxy) Swap(t *Table) { p.table.Store(t) }
+
+// Table returns the present Table.
+func (p *Proxy) Table() *Table { return p.table.Load() }
+
+// InFlight counts the requests that have begun and not ended.
+func (p *Proxy) InFlight() int64 {
+	n := int64(0)
+	for i := range p.inFlight {
+		n += p.inFlight[i].n.Load()
+	}
+	return n
+}
+
+// passage is what the Proxy remembers of one exchange. It is used again for the next one.
+type passage struct {
+	route    *Route
+	endpoint *Endpoint // of the last try
+	tried    Tried
+	tries    int
+	faults   [Faults]uint8
+	status   int       // to be counted; 0: as answered
+	note     string    // for the access log: what went wrong
+	tryStart time.Time // of the last try
+	id       [32]byte
+	addr     []byte // of the client, as text
+	addrOf   netip.Addr
+	page     []byte // an error page
+	record   Record
+}
+
+func passageOf(x *engine.Exchange) *passage {
+	p, ok := x.State.(*passage)
+	if !ok {
+		p = new(passage)
+		x.State = p
+	}
+	return p
+}
+
+// begin makes it ready for x.
+func (s *passage) begin(x *engine.Exchange) {
+	s.route, s.endpoint, s.tried, s.tries = nil, nil, Tried{}, 0
+	s.faults, s.status, s.note, s.tryStart = [Faults]uint8{}, 0, "", time.Time{}
+	var raw [16]byte
+	high, low := rand.Uint64(), rand.Uint64() // names a request in logs; it is no secret
+	for i := range 8 {
+		raw[i], raw[8+i] = byte(high>>(8*i)), byte(low>>(8*i))
+	}
+	hex.Encode(s.id[:], raw[:])
+	if addr := x.ClientAddr().Addr(); addr != s.addrOf || len(s.addr) == 0 {
+		s.addrOf = addr
+		s.addr = addr.AppendTo(s.addr[:0])
+	}
+}
+
+// Serve answers one request.
+func (p *Proxy) Serve(x *engine.Exchange) {
+	s := passageOf(x)
+	s.begin(x)
+	p.inFlight[x.Shard()%uint32(len(p.inFlight))].n.Add(1)
+	if len(x.Request.Path) > 0 && x.Request.Path[0] == '*' {
+		p.answerOptions(x)
+	} else {
+		s.route = p.table.Load().Match(x.Request.Host, x.Request.Path)
+		p.follow(x, s)
+	}
+	if s.status == engine.StatusClientGone {
+		x.CloseAfter()
+		return
+	}
+	p.send(x, s)
+}
+
+// Refuse answers a request that the engine would not read.
+func (p *Proxy) Refuse(x *engine.Exchange, why *engine.Refusal) {
+	s := passageOf(x)
+	s.begin(x)
+	p.inFlight[x.Shard()%uint32(len(p.inFlight))].n.Add(1)
+	s.note = why.Reason
+	p.replyError(x, s, why.Status)
+	p.send(x, s)
+}
+
+// follow runs the filters of the request's route and gets its answer.
+func (p *Proxy) follow(x *engine.Exchange, s *passage) {
+	if s.route == nil {
+		p.replyError(x, s, 404)
+		return
+	}
+	for _, f := range s.route.Filters {
+		if f.Request(x) {
+			return
+		}
+	}
+	if s.route.Backend == nil {
+		status := s.route.Status
+		if status == 0 {
+			status = 404
+		}
+		s.note = s.route.Reason
+		p.replyError(x, s, status)
+		return
+	}
+	p.forward(x, s)
+}
+
+var serverField = []byte("portico")
+
+// send writes the answer, whoever made it.
+func (p *Proxy) send(x *engine.Exchange, s *passage) {
+	if s.route != nil {
+		for i := len(s.route.Filters) - 1; i >= 0; i-- {
+			s.route.Filters[i].Response(x)
+		}
+	}
+	if !p.cfg.HideServer && !x.Response.Fields.Has(engine.ServerField) {
+		x.Response.Fields.Add(engine.ServerField, serverField)
+	}
+	if err := x.Send(); err != nil && s.note == "" {
+		s.note = err.Error()
+	}
+}
+
+var allMethods = []byte("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+
+// answerOptions answers "OPTIONS *", which asks about the server and not about a
+// resource (RFC 9110 section 9.3.7).
+func (p *Proxy) answerOptions(x *engine.Exchange) {
+	x.Reply(200, "", nil)
+	x.Response.Fields.Add(engine.Allow, allMethods)
+}
+
+// Done counts and logs one exchange.
+func (p *Proxy) Done(x *engine.Exchange) {
+	s := passageOf(x)
+	p.inFlight[x.Shard()%uint32(len(p.inFlight))].n.Add(-1)
+	if s.endpoint != nil {
+		s.endpoint.End()
+	}
+	now := time.Now()
+	status := x.Response.Status
+	if s.status != 0 {
+		status = s.status
+	}
+	if stats := p.statsOf(s); stats != nil {
+		stats.Observe(x.Shard(), Observation{
+			Method: MethodOf(x.Request.Method), Status: counted(status), Duration: now.Sub(x.Start),
+			RequestBytes: x.BytesReceived(), ResponseBytes: x.BytesSent(),
+			Tries: s.tries, Upstream: s.upstreamTime(x), Faults: s.faults,
+		})
+	}
+	if p.cfg.AccessLog != nil {
+		s.fill(x, status, now)
+		p.cfg.AccessLog.Log(&s.record)
+	}
+}
+
+// counted is the status as counters have it: a client that left had none.
+func counted(status int) int {
+	if status == engine.StatusClientGone {
+		return 0
+	}
+	return status
+}
+
+func (p *Proxy) statsOf(s *passage) *Stats {
+	if s.route == nil {
+		return p.cfg.Unmatched
+	}
+	return s.route.Stats
+}
+
+// upstreamTime is from the last try to the head of its answer; 0 if none came.
+func (s *passage) upstreamTime(x *engine.Exchange) time.Duration {
+	if at := x.UpstreamHeadAt(); !at.IsZero() {
+		return at.Sub(s.tryStart)
+	}
+	return 0
+}
