@@ -175,7 +175,10 @@ func FuzzDecode(f *testing.F) {
 		if err != nil && !errors.As(err, &at) {
 			t.Fatalf("an error without a line: %v", err)
 		}
-		if at != nil && (at.line < 1 || at.line > 2+strings.Count(string(data), "\n")) {
+		// YAML has more line breaks than an editor shows.
+		breaks := len(strings.FieldsFunc("x"+strings.NewReplacer("\n", "\nx", "\r", "\nx", "\u0085", "\nx", "\u2028", "\nx", "\u2029", "\nx").Replace(string(data)),
+			func(r rune) bool { return r == '\n' }))
+		if at != nil && (at.line < 1 || at.line > 2+breaks) {
 			t.Fatalf("line %d of %q: %v", at.line, data, err)
 		}
 		v := assemble(map[string]*file{name: {content: got}})

@@ -11,7 +11,7 @@ type Edit struct {
 // Put adds a Host, or replaces the one of the same name.
 func (e *Edit) Put(h *Host) {
 	if h.name == "" {
-		e.next.any = newHostLink(0, h, nil)
+		e.next.any = h
 		return
 	}
 	e.hosts.put(h)

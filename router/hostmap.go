@@ -3,84 +3,74 @@ package router
 import (
 	"bytes"
 	"hash/maphash"
+	"slices"
 	"strings"
 )
 
-// fanout is the width of both levels of a hostMap: 65,536 chains. A copy of one node is
-// 2 KB, so an edit copies 4 KB; 100,000 hosts are chains of 1.5.
+// fanout is the number of shards of a hostMap. An edit copies their list, 8 KB, and one of
+// them: 1 KB with 10,000 hosts, 8 KB with 100,000.
 const fanout = 256
 
-// hostMap is a persistent hash map of Hosts: two fixed levels and then a chain. Edits copy
-// the nodes on the way to what changes and share the rest with the map before.
+// hostMap is a persistent hash map of Hosts: a fixed list of small open-addressed tables.
+// Edits copy the list and the shards they change, and share the rest with the map before.
+//
+// With 100,000 hosts a lookup is as long as the cache and TLB misses it waits for, so the
+// slots are dense: a tree or chains of one node a host took half as long again.
 //
 // A wildcard stands under its suffix: "*.a.example" under ".a.example". A request's suffix
 // is then a slice of its host, and nothing has to be put together to look for it.
 type hostMap struct {
-	// seed is secret: tenants choose host names, and must not be able to choose their chain.
-	seed maphash.Seed
-	root *hostRoot
-	len  int
-}
-
-type (
-	hostRoot  [fanout]*hostShard
-	hostShard [fanout]*hostLink
-)
-
-// hostLink is one link of a chain, immutable. It repeats what a lookup needs of its Host, in
-// one cache line: with 100,000 hosts a lookup is as long as the misses it waits for, and
-// this way the Host is not one of them.
-type hostLink struct {
-	hash  uint64
-	name  string
-	paths pathIndex
-	host  *Host
-	next  *hostLink
-}
-
-func newHostLink(hash uint64, h *Host, next *hostLink) *hostLink {
-	return &hostLink{hash: hash, name: h.name, paths: h.paths, host: h, next: next}
+	// seed is secret: tenants choose host names, and must not be able to choose their slots.
+	seed   maphash.Seed
+	shards *[fanout]hostShard
+	len    int
 }
 
 func newHostMap() hostMap {
-	return hostMap{seed: maphash.MakeSeed(), root: new(hostRoot)}
+	m := hostMap{seed: maphash.MakeSeed(), shards: new([fanout]hostShard)}
+	for i := range m.shards {
+		m.shards[i].slots = emptySlots
+	}
+	return m
 }
 
-// exact finds the Host whose name is that of the request.
-func (m *hostMap) exact(host []byte) *hostLink {
+// exact returns the Host whose name is that of the request.
+func (m *hostMap) exact(host []byte) *Host {
 	hash := maphash.Bytes(m.seed, host)
-	for l := m.chain(hash); l != nil; l = l.next {
-		if l.hash == hash && l.name == string(host) {
-			return l
+	shard := &m.shards[hash%fanout]
+	for i := hash / fanout; ; i++ {
+		slot := shard.at(i)
+		if slot.host == nil || slot.hash == hash && slot.host.name == string(host) {
+			return slot.host
 		}
 	}
-	return nil
 }
 
-// wildcard finds the wildcard Host exactly one label up from the request's.
-func (m *hostMap) wildcard(host []byte) *hostLink {
+// wildcard returns the wildcard Host exactly one label up from the request's.
+func (m *hostMap) wildcard(host []byte) *Host {
 	dot := bytes.IndexByte(host, '.')
 	if dot <= 0 { // no label above, or an empty first label, which "*" does not stand for
 		return nil
 	}
 	suffix := host[dot:]
 	hash := maphash.Bytes(m.seed, suffix)
-	for l := m.chain(hash); l != nil; l = l.next {
-		if l.hash == hash && l.name[0] == '*' && l.name[1:] == string(suffix) {
-			return l
+	shard := &m.shards[hash%fanout]
+	for i := hash / fanout; ; i++ {
+		slot := shard.at(i)
+		if slot.host == nil || slot.hash == hash && isWildcardOf(slot.host.name, suffix) {
+			return slot.host
 		}
 	}
-	return nil
+}
+
+func isWildcardOf(name string, suffix []byte) bool {
+	return name[0] == '*' && name[1:] == string(suffix)
 }
 
 // get returns the Host of that very name.
 func (m *hostMap) get(name string) *Host {
-	for l := m.chain(m.hash(name)); l != nil; l = l.next {
-		if l.name == name {
-			return l.host
-		}
-	}
-	return nil
+	hash := m.hash(name)
+	return m.shards[hash%fanout].find(hash, name).host
 }
 
 // hash is where the Host of that name stands.
@@ -88,89 +78,56 @@ func (m *hostMap) hash(name string) uint64 {
 	return maphash.String(m.seed, strings.TrimPrefix(name, "*"))
 }
 
-func (m *hostMap) chain(hash uint64) *hostLink {
-	shard := m.root[hash%fanout]
-	if shard == nil {
-		return nil
-	}
-	return shard[hash/fanout%fanout]
-}
-
 func (m *hostMap) appendTo(all []*Host) []*Host {
-	for _, shard := range m.root {
-		if shard == nil {
-			continue
-		}
-		for _, l := range shard {
-			for ; l != nil; l = l.next {
-				all = append(all, l.host)
+	for i := range m.shards {
+		for _, slot := range m.shards[i].slots {
+			if slot.host != nil {
+				all = append(all, slot.host)
 			}
 		}
 	}
 	return all
 }
 
-// hostMapEdit changes a hostMap. The first change under a node copies it, the next ones
-// find it marked as the edit's own: building 10,000 hosts in one edit copies no node twice.
+// hostMapEdit changes a hostMap. The first change in a shard copies it, the next ones find
+// it marked as the edit's own: building 10,000 hosts in one edit copies nothing twice.
 type hostMapEdit struct {
 	hostMap
-	ownRoot  bool
-	ownShard [fanout]bool
+	ownList bool
+	own     [fanout]bool
 }
 
 // freeze returns the map as it is now; later edits leave it alone.
 func (e *hostMapEdit) freeze() hostMap {
-	e.ownRoot, e.ownShard = false, [fanout]bool{}
+	e.ownList, e.own = false, [fanout]bool{}
 	return e.hostMap
 }
 
 func (e *hostMapEdit) put(h *Host) {
 	hash := e.hash(h.name)
-	slot := e.slot(hash)
-	rest, replaced := (*slot).without(h.name)
-	if !replaced {
+	if e.shard(hash).put(hostSlot{hash, h}) {
 		e.len++
 	}
-	*slot = newHostLink(hash, h, rest)
 }
 
 func (e *hostMapEdit) remove(name string) {
-	if e.get(name) == nil {
+	h := e.get(name)
+	if h == nil {
 		return
 	}
-	slot := e.slot(e.hash(name))
-	*slot, _ = (*slot).without(name)
+	e.shard(e.hash(name)).remove(h)
 	e.len--
 }
 
-// slot returns the place of a chain's first link, in nodes that are the edit's own.
-func (e *hostMapEdit) slot(hash uint64) **hostLink {
-	if !e.ownRoot {
-		root := *e.root
-		e.root, e.ownRoot = &root, true
+// shard returns the shard of a hash, as the edit's own.
+func (e *hostMapEdit) shard(hash uint64) *hostShard {
+	if !e.ownList {
+		list := *e.shards
+		e.shards, e.ownList = &list, true
 	}
 	i := hash % fanout
-	if !e.ownShard[i] {
-		shard := new(hostShard)
-		if old := e.root[i]; old != nil {
-			*shard = *old
-		}
-		e.root[i], e.ownShard[i] = shard, true
+	if !e.own[i] {
+		e.shards[i].slots, e.own[i] = slices.Clone(e.shards[i].slots), true
 	}
-	return &e.root[i][hash/fanout%fanout]
-}
-
-// without returns the chain without the Host of that name; links after it are shared.
-func (l *hostLink) without(name string) (rest *hostLink, found bool) {
-	if l == nil {
-		return nil, false
-	}
-	if l.name == name {
-		return l.next, true
-	}
-	rest, found = l.next.without(name)
-	if !found {
-		return l, false
-	}
-	return newHostLink(l.hash, l.host, rest), true
+	return &e.shards[i]
 }

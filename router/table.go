@@ -16,7 +16,7 @@ import (
 type Table struct {
 	generation uint64
 	hosts      hostMap
-	any        *hostLink // the Host named "", which is no entry of hosts: every miss ends there
+	any        *Host // the Host named "", which is no entry of hosts: every miss ends there
 	fallback   *Route
 }
 
@@ -47,36 +47,30 @@ func (t *Table) Len() int {
 // then to the Table's. It never falls through from an exact host to a wildcard: that is
 // ingress-nginx's rule, and it keeps one tenant's paths from leaking into another's host.
 func (t *Table) Match(host, path []byte) *Route {
-	if l := t.choose(host); l != nil {
-		if r := l.paths.match(path); r != nil {
+	if h := t.choose(host); h != nil {
+		if r := h.Match(path); r != nil {
 			return r
-		}
-		if l.host.fallback != nil {
-			return l.host.fallback
 		}
 	}
 	return t.fallback
 }
 
-func (t *Table) choose(host []byte) *hostLink {
-	if l := t.hosts.exact(host); l != nil {
-		return l
+func (t *Table) choose(host []byte) *Host {
+	if h := t.hosts.exact(host); h != nil {
+		return h
 	}
-	if l := t.hosts.wildcard(host); l != nil {
-		return l
+	if h := t.hosts.wildcard(host); h != nil {
+		return h
 	}
 	return t.any
 }
 
 // Host returns the Host of that very name ("a.example", "*.example", ""), or nil.
 func (t *Table) Host(name string) *Host {
-	if name != "" {
-		return t.hosts.get(name)
+	if name == "" {
+		return t.any
 	}
-	if t.any == nil {
-		return nil
-	}
-	return t.any.host
+	return t.hosts.get(name)
 }
 
 // Hosts yields every Host, sorted by name.
@@ -84,7 +78,7 @@ func (t *Table) Hosts() iter.Seq[*Host] {
 	return func(yield func(*Host) bool) {
 		all := t.hosts.appendTo(make([]*Host, 0, t.Len()))
 		if t.any != nil {
-			all = append(all, t.any.host)
+			all = append(all, t.any)
 		}
 		slices.SortFunc(all, func(a, b *Host) int { return cmp.Compare(a.name, b.name) })
 		for _, h := range all {
