@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -87,10 +88,15 @@ func testServices(t *testing.T) {
 func killOne(t *testing.T, ns string) {
 	t.Helper()
 	pods, err := client.CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{FieldSelector: "status.phase=Running"})
-	if err != nil || len(pods.Items) == 0 {
-		t.Fatalf("%d Pods, %v", len(pods.Items), err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	name := pods.Items[0].Name
+	// One that is on its way out would not come back.
+	i := slices.IndexFunc(pods.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp == nil })
+	if i < 0 {
+		t.Fatalf("no Pod runs, of %d", len(pods.Items))
+	}
+	name := pods.Items[i].Name
 	if err := up.KillContainer(t.Context(), ns, name, "echo"); err != nil {
 		t.Fatal(err)
 	}

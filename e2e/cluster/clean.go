@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -26,7 +27,7 @@ func (c *Cluster) clean(ctx context.Context) error {
 	return c.step("clean up", func() error {
 		return errors.Join(
 			c.endEverything(ctx, names),
-			c.removeCgroups(),
+			c.removeCgroups(ctx),
 			c.cfg.deleteNetwork(ctx),
 			c.cfg.restoreTunables(),
 			c.cfg.removeFiles(),
@@ -76,22 +77,26 @@ func (n *node) killAll(ctx context.Context) error {
 			return err
 		}
 	}
-	return n.removeCgroups()
+	return n.removeCgroups(ctx)
 }
 
 // removeCgroups removes the control groups of containers that the nodes'
 // runtimes had no time to remove. They are shared with the whole machine, so
 // only those of containers a runtime knew are touched.
-func (c *Cluster) removeCgroups() error { return removeCgroupsOf(c.cfg.file("node*")) }
+func (c *Cluster) removeCgroups(ctx context.Context) error {
+	return removeCgroupsOf(ctx, c.cfg.file("node*"))
+}
 
-func (n *node) removeCgroups() error { return removeCgroupsOf(n.file()) }
+func (n *node) removeCgroups(ctx context.Context) error { return removeCgroupsOf(ctx, n.file()) }
 
 // removeCgroupsOf does so for the nodes whose folders match a pattern.
-func removeCgroupsOf(pattern string) error {
+func removeCgroupsOf(ctx context.Context, pattern string) error {
 	tasks, err := filepath.Glob(filepath.Join(pattern, "containerd-state", "io.containerd.runtime.v2.task", "k8s.io", "*"))
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	roots, err := cgroupRoots()
 	if err != nil {
 		return err
@@ -99,7 +104,11 @@ func removeCgroupsOf(pattern string) error {
 	for _, root := range roots {
 		parent := filepath.Join(root, "k8s.io")
 		for _, t := range tasks {
-			if err := removeCgroup(filepath.Join(parent, filepath.Base(t))); err != nil {
+			// The kernel lets go of a group a moment after its last process.
+			err := poll(ctx, 20*time.Millisecond, func(context.Context) error {
+				return removeCgroup(filepath.Join(parent, filepath.Base(t)))
+			})
+			if err != nil {
 				return err
 			}
 		}
@@ -190,8 +199,22 @@ func (c *Config) removeFiles() error {
 			return fmt.Errorf("remove cluster folder: %w", err)
 		}
 	}
+	return removeMountPoints()
+}
+
+// removeMountPoints removes the folders of the machine that were made to mount
+// a node's own over. Those that hold something were there before and stay.
+func removeMountPoints() error {
+	others, err := filepath.Glob(filepath.Join(netnsDir, anyNetnsPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	if len(others) > 0 {
+		// Another cluster's nodes would lose what is mounted there: the kernel
+		// takes it away from them with the folder.
+		return nil
+	}
 	for mountpoint := range hiddenDirs {
-		// Goes only if it is empty, as it is where nothing but us used it.
 		if mountpoint != "/var/log" {
 			_ = unix.Rmdir(mountpoint)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -47,7 +48,31 @@ func (c *Cluster) Start(ctx context.Context, name string) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTime, fmt.Errorf("%s does not work after %s", name, bootTime))
 	defer cancel()
-	return c.start(ctx, p)
+	if err := c.start(ctx, p); err != nil {
+		return err
+	}
+	if name == APIServer {
+		return c.restartManagers(ctx)
+	}
+	return nil
+}
+
+// restartManagers starts the managers anew, after the API server was away. With
+// leader election they would have ended by themselves when their lease ran out;
+// as it is they would wait a minute and more before they try again.
+func (c *Cluster) restartManagers(ctx context.Context) error {
+	for _, p := range []component{c.controllerManager(), c.scheduler()} {
+		if _, err := os.Stat(c.cfg.pidFile(p.name)); err != nil {
+			continue // stopped on purpose
+		}
+		if err := c.endProcess(ctx, p.name, 0); err != nil {
+			return err
+		}
+		if err := c.start(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Stop stops a component as an operator would, and waits until it is gone.

@@ -20,6 +20,8 @@ func (c *Cluster) controllerManager() component {
 			// Pod subnets are laid with the network, not handed out later.
 			"--controllers=*,-node-ipam-controller",
 			"--allocate-node-cidrs=false",
+			// It makes this folder, which would else be one of the machine's.
+			"--flex-volume-plugin-dir=" + cfg.file("run", "volume-plugins"),
 			// There is only one, and waiting for a lease takes seconds.
 			"--leader-elect=false",
 			"--node-monitor-period=1s",

@@ -19,8 +19,11 @@ const netnsDir = "/run/netns"
 // netns is a network namespace with a name, so that people can use it with ip(8).
 type netns string
 
+// anyNetnsPrefix starts the names of the namespaces of all clusters.
+const anyNetnsPrefix = "pe2e-"
+
 // netnsPrefix starts the name of every namespace of the cluster.
-func (c *Config) netnsPrefix() string { return "pe2e-" + c.Name + "-" }
+func (c *Config) netnsPrefix() string { return anyNetnsPrefix + c.Name + "-" }
 
 func (c *Config) netns(host string) netns { return netns(c.netnsPrefix() + host) }
 

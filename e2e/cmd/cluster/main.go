@@ -19,12 +19,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/portico-ingress/portico/e2e/binaries"
 	"github.com/portico-ingress/portico/e2e/cluster"
 )
 
 const usage = `usage: cluster [flags] COMMAND
 
   up                      boot the cluster, unless it is up already
+  build                   only build what a cluster is made of, and keep it
   down                    end it and remove everything it was made of
   status                  tell which of its programs work
   kubectl ARGS...         run kubectl as the administrator
@@ -79,6 +81,9 @@ func run(ctx context.Context, args []string) error {
 	switch command {
 	case "up":
 		return up(ctx, cfg)
+	case "build":
+		_, err := binaries.Build(ctx, binaries.Options{Cache: cfg.Binaries.Cache, Log: os.Stdout})
+		return err
 	case "down":
 		return cluster.Down(ctx, cfg)
 	}
@@ -132,8 +137,8 @@ func up(ctx context.Context, cfg cluster.Config) error {
 	for _, n := range c.Nodes() {
 		fmt.Println(" ", n, c.NodeIPs(n))
 	}
-	fmt.Println("  kubectl by:     cluster kubectl get nodes")
-	fmt.Println("  as a client by: cluster exec client -- curl ...")
+	fmt.Println("  kubectl by:     go run ./cmd/cluster kubectl get nodes")
+	fmt.Println("  as a client by: go run ./cmd/cluster exec client -- curl ...")
 	fmt.Println("  logs in:       ", c.Logs())
 	return nil
 }
