@@ -65,7 +65,7 @@ func noSuchPort(name types.NamespacedName, svc *corev1.Service, ref portRef) res
 			return unusable("port %s of Service %s is %s, not TCP", ref, name, p.Protocol).fix("name a TCP port")
 		}
 	}
-	return unusable("Service %s has no port %s", name, ref).fix("it has " + listPorts(svc) + "; name one of them")
+	return unusable("Service %s has no port %s", name, ref).fix(listPorts(svc))
 }
 
 // findPort is the TCP port that ref means, or nil.
@@ -91,7 +91,7 @@ func matchesPort(p *corev1.ServicePort, ref portRef) bool {
 
 const maxListedPorts = 10
 
-// listPorts tells which ports there are.
+// listPorts tells which ports there are to choose from.
 func listPorts(svc *corev1.Service) string {
 	var list []string
 	for i := range svc.Spec.Ports {
@@ -106,12 +106,12 @@ func listPorts(svc *corev1.Service) string {
 		}
 	}
 	if len(list) == 0 {
-		return "no TCP ports"
+		return "it has no TCP ports; add one to it"
 	}
 	if more := len(list) - maxListedPorts; more > 0 {
 		list = append(list[:maxListedPorts], fmt.Sprintf("%d more", more))
 	}
-	return strings.Join(list, ", ")
+	return "it has " + strings.Join(list, ", ") + "; name one of them"
 }
 
 func backendName(service types.NamespacedName, port int32) string {

@@ -92,8 +92,6 @@ type Observer struct {
 	// ConfigChanged is called when a change is live. Propagation is how long ago it
 	// reached the Store.
 	ConfigChanged func(kind ChangeKind, duration, propagation time.Duration)
-	// EventDropped is called for an Event that was not sent because there were too many.
-	EventDropped func()
 	// StatusWritten is called after each try to write the status of an Ingress.
 	StatusWritten func(err error)
 	// Leader is called when this process begins or ends to be the leader.

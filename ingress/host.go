@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -60,6 +61,8 @@ func foreignHost(name string) (string, error) {
 		return "", errHostWildcard
 	case hasPort(name):
 		return "", errHostPort
+	case !utf8.ValidString(name):
+		return "", errHostName
 	}
 	ascii, err := idna.Lookup.ToASCII(name)
 	ascii = strings.TrimSuffix(ascii, ".") // a full stop of another script

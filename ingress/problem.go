@@ -102,3 +102,7 @@ func compareProblems(a, b problem) int {
 		strings.Compare(x.Text, y.Text),
 	)
 }
+
+func compareRefs(a, b manifests.Ref) int {
+	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+}

@@ -56,6 +56,8 @@ type secretState struct {
 	// reason and text say why there is no certificate.
 	reason, text string
 	users        []*ingressState
+	// permanent is set for the one that a setting names.
+	permanent bool
 }
 
 // judge parses the Secret unless that has been done. It tells whether anything changed.

@@ -138,7 +138,9 @@ func setForwarded(x *engine.Exchange, s *passage) {
 	f.Add(engine.XRequestID, s.id[:])
 	f.Add(engine.XRealIP, s.addr)
 	f.Add(engine.XForwardedFor, s.addr)
-	f.Add(engine.XForwardedHost, x.Request.Authority)
+	if len(x.Request.Authority) > 0 {
+		f.Add(engine.XForwardedHost, x.Request.Authority)
+	}
 	if len(x.Request.Port) > 0 {
 		f.Add(engine.XForwardedPort, x.Request.Port)
 	} else {

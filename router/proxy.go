@@ -131,6 +131,9 @@ func (p *Proxy) Refuse(x *engine.Exchange, why *engine.Refusal) {
 	p.inFlight[x.Shard()%uint32(len(p.inFlight))].n.Add(1)
 	s.note = why.Reason
 	p.replyError(x, s, why.Status)
+	if why.Status == 405 { // CONNECT and TRACE, for which there is no route
+		x.Response.Fields.Add(engine.Allow, allMethods)
+	}
 	p.send(x, s)
 }
 

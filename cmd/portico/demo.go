@@ -175,20 +175,15 @@ Ctrl+C ends it.
 `, d.urls.HTTP, d.urls.HTTPS, d.urls.Admin, d.dir)
 }
 
-// newDemoURLs makes addresses to click on out of those of listeners. Names that end in
-// .localhost lead to loopback in browsers and in curl, without a hosts file.
-func newDemoURLs(http, https, admin net.Addr) demoURLs {
-	return demoURLs{
-		HTTP:  demoURL("http", demoHost, http),
-		HTTPS: demoURL("https", demoSecureHost, https),
-		Admin: demoURL("http", "127.0.0.1", admin),
+// demoURL is an address to click on. Names that end in .localhost lead to loopback in browsers
+// and in curl, without a hosts file.
+func demoURL(scheme, host string, ln net.Listener) string {
+	if ln == nil {
+		return scheme + "://(off)"
 	}
-}
-
-func demoURL(scheme, host string, addr net.Addr) string {
-	_, port, err := net.SplitHostPort(addr.String())
+	_, port, err := net.SplitHostPort(ln.Addr().String())
 	if err != nil {
-		port = "0"
+		panic(err) // of a TCP listener
 	}
 	return scheme + "://" + net.JoinHostPort(host, port)
 }

@@ -101,7 +101,7 @@ func TestDemoStops(t *testing.T) {
 }
 
 func TestDemoTour(t *testing.T) {
-	d := &demo{dir: "/tmp/x", urls: newDemoURLs(&net.TCPAddr{Port: 8080}, &net.TCPAddr{Port: 8443}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 10254})}
+	d := &demo{dir: "/tmp/x", urls: testURLs}
 	var b bytes.Buffer
 	d.tour(&b)
 	for _, want := range []string{

@@ -173,8 +173,7 @@ func isReadable(name string) error {
 
 // plain drops the name of the file, which the message has already.
 func plain(err error) error {
-	var e *fs.PathError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
 	}
 	return err

@@ -60,8 +60,10 @@ func TestFlagValues(t *testing.T) {
 	}
 	got := []any{f.http, f.https, f.admin, f.watchNamespaces, f.publishStatusAddress, f.configMap.get().Name, time.Duration(f.shutdownGracePeriod)}
 	want := []any{
-		address("[::1]:80"), address("edge.example:0"), address(""), namespaces{"a", "b", "c", "d"},
-		publicAddresses{"192.0.2.1", "lb.example", "2001:db8::1"}, "", 240 * time.Second,
+		address("[::1]:80"), address("edge.example:0"), address(""),
+		namespaces{"a", "b", "c", "d"},
+		publicAddresses{"192.0.2.1", "lb.example", "2001:db8::1"},
+		"", 240 * time.Second,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	fmt.Fprintln(stderr, "portico:", oneLine(err))
-	if errors.As(err, new(usageError)) {
+	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
 	}
 	return exitFailure
@@ -76,8 +76,7 @@ func usagef(format string, args ...any) error {
 
 // flagError says what is wrong with a flag the way this program says everything else.
 func flagError(_ *cobra.Command, err error) error {
-	var invalid *pflag.InvalidValueError
-	if errors.As(err, &invalid) {
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		return wrongValue(invalid.GetFlag().Name, invalid.GetValue(), invalid.Unwrap())
 	}
 	return usageError{err}

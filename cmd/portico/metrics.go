@@ -13,16 +13,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/portico-ingress/portico/certs"
+	"github.com/portico-ingress/portico/ingress"
 	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/router"
+	"github.com/portico-ingress/portico/router/engine"
 )
 
 // measured is where metrics come from, asked at each scrape. Everything on the path of a
 // request counts for itself, without labels and without locks; labels are put on here.
 type measured struct {
 	stats        *router.StatsSet
+	unmatched    *router.Stats // of unknown hosts and paths
 	backends     func() iter.Seq[*router.Backend]
-	connections  func() map[string]int
+	inFlight     func() int64
+	server       func() engine.ServerStats
 	generation   func() uint64
 	certificates func() []certs.Info
 	problems     func() []manifests.Problem
@@ -35,6 +39,8 @@ type metrics struct {
 	lastReload  prometheus.Gauge
 	compile     prometheus.Histogram
 	propagation *prometheus.HistogramVec
+	leader      prometheus.Gauge
+	statuses    *prometheus.CounterVec
 }
 
 func newMetrics(m measured) *metrics {
@@ -54,11 +60,20 @@ func newMetrics(m measured) *metrics {
 			Help:    "Time from the arrival of a change to its being live.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9), // 0.5 ms to 33 s
 		}, []string{"kind"}),
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "portico_leader",
+			Help: "1 while this replica is the one that writes status and Events.",
+		}),
+		statuses: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "portico_status_writes_total",
+			Help: "Tries to write the status of an Ingress.",
+		}, []string{"result"}),
 	}
 	v.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		buildInfo(), collector{m}, v.lastReload, v.compile, v.propagation,
+		v.leader, v.statuses,
 	)
 	return v
 }
@@ -67,23 +82,38 @@ func (v *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(v.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 
-// The kinds of change, see DESIGN: structure makes a new table, endpoints do not.
-const (
-	kindStructure = "structure"
-	kindEndpoints = "endpoints"
-)
+// observer counts what a Controller tells it.
+func (v *metrics) observer() *ingress.Observer {
+	return &ingress.Observer{
+		ConfigChanged: v.changed,
+		StatusWritten: v.wrote,
+		Leader:        v.lead,
+	}
+}
 
-// reloaded notes a change of the configuration that is now live: when the change arrived,
-// how long the making took, and whether it made a new table.
-func (v *metrics) reloaded(kind string, since time.Time, took time.Duration) {
-	now := time.Now()
-	if kind == kindStructure {
-		v.lastReload.Set(float64(now.UnixNano()) / 1e9)
+func (v *metrics) lead(leading bool) {
+	if leading {
+		v.leader.Set(1)
+	} else {
+		v.leader.Set(0)
+	}
+}
+
+func (v *metrics) wrote(err error) {
+	if err != nil {
+		v.statuses.WithLabelValues("error").Inc()
+	} else {
+		v.statuses.WithLabelValues("ok").Inc()
+	}
+}
+
+// changed notes a change of the configuration that is live now.
+func (v *metrics) changed(kind ingress.ChangeKind, took, propagation time.Duration) {
+	if kind == ingress.ChangeStructure {
+		v.lastReload.SetToCurrentTime()
 		v.compile.Observe(took.Seconds())
 	}
-	if !since.IsZero() {
-		v.propagation.WithLabelValues(kind).Observe(now.Sub(since).Seconds())
-	}
+	v.propagation.WithLabelValues(string(kind)).Observe(propagation.Seconds())
 }
 
 func buildInfo() prometheus.Collector {
@@ -119,9 +149,12 @@ var (
 		"host", "ingress", "service")
 	responseBytesDesc = desc("response_bytes_total", "Bytes that clients were sent.",
 		"host", "ingress", "service")
-	inFlightDesc    = desc("requests_in_flight", "Requests that an endpoint is answering.")
+	inFlightDesc    = desc("requests_in_flight", "Requests that have begun and not ended.")
 	endpointsDesc   = desc("endpoints", "Endpoints of all backends; one that is down could not be connected to a moment ago.", "state")
-	connectionsDesc = desc("connections", "Open connections of clients.", "state")
+	connectionsDesc = desc("connections", "Open connections of clients: at a request, between requests, or upgraded.", "state")
+	acceptedDesc    = desc("connections_accepted_total", "Connections that clients opened.")
+	refusedDesc     = desc("connections_refused_total", "Connections closed at once because there were too many.")
+	handshakesDesc  = desc("tls_handshake_errors_total", "TLS handshakes that failed.")
 	generationDesc  = desc("config_generation", "Number of the routing table that is live.")
 	expiryDesc      = desc("certificate_expiry_timestamp_seconds", "When a certificate that is served ends.", "name")
 	problemsDesc    = desc("problems", "What is wrong with objects, by their kind; /api/v1/problems says what.", "kind")
@@ -134,7 +167,8 @@ type collector struct{ measured }
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requestsDesc, durationDesc, upstreamDesc, triesDesc, retriesDesc, faultsDesc, requestBytesDesc,
-		responseBytesDesc, inFlightDesc, endpointsDesc, connectionsDesc, generationDesc, expiryDesc, problemsDesc,
+		responseBytesDesc, inFlightDesc, endpointsDesc, connectionsDesc, acceptedDesc, refusedDesc, handshakesDesc,
+		generationDesc, expiryDesc, problemsDesc,
 	} {
 		ch <- d
 	}
@@ -145,10 +179,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for key, stats := range c.stats.All() {
 		collectStats(ch, key, stats.Snapshot())
 	}
+	collectStats(ch, router.StatsKey{}, c.unmatched.Snapshot())
+	gauge(ch, inFlightDesc, float64(c.inFlight()))
 	c.collectEndpoints(ch)
-	for state, n := range c.connections() {
-		gauge(ch, connectionsDesc, float64(n), state)
-	}
+	collectServer(ch, c.server())
 	gauge(ch, generationDesc, float64(c.generation()))
 	c.collectCertificates(ch)
 	c.collectProblems(ch)
@@ -186,12 +220,10 @@ func collectStats(ch chan<- prometheus.Metric, key router.StatsKey, s router.Sta
 }
 
 func (c collector) collectEndpoints(ch chan<- prometheus.Metric) {
-	var inFlight int64
 	var up, down int
 	now := time.Now()
 	for b := range c.backends() {
 		for _, e := range b.Endpoints() {
-			inFlight += e.InFlight()
 			if e.Down(now) {
 				down++
 			} else {
@@ -199,9 +231,17 @@ func (c collector) collectEndpoints(ch chan<- prometheus.Metric) {
 			}
 		}
 	}
-	gauge(ch, inFlightDesc, float64(inFlight))
 	gauge(ch, endpointsDesc, float64(up), "up")
 	gauge(ch, endpointsDesc, float64(down), "down")
+}
+
+func collectServer(ch chan<- prometheus.Metric, s engine.ServerStats) {
+	gauge(ch, connectionsDesc, float64(s.Open-s.Idle-s.Tunnels), "active")
+	gauge(ch, connectionsDesc, float64(s.Idle), "idle")
+	gauge(ch, connectionsDesc, float64(s.Tunnels), "tunnel")
+	counter(ch, acceptedDesc, s.Accepted)
+	counter(ch, refusedDesc, s.Refused)
+	counter(ch, handshakesDesc, s.HandshakeErrors)
 }
 
 // collectCertificates has one series for each Secret: the end of what it holds.

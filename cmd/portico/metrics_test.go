@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"iter"
 	"net/netip"
 	"strings"
@@ -10,8 +11,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/portico-ingress/portico/certs"
+	"github.com/portico-ingress/portico/ingress"
 	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/router"
+	"github.com/portico-ingress/portico/router/engine"
 )
 
 func testMeasured(t *testing.T) measured {
@@ -26,14 +29,16 @@ func testMeasured(t *testing.T) measured {
 		{Address: netip.MustParseAddrPort("10.0.0.1:8080")},
 		{Address: netip.MustParseAddrPort("10.0.0.2:8080")},
 	})
-	first := backends.Get("default/web:80").Endpoints()[0]
-	first.Begin()
-	first.Fail(time.Now())
+	backends.Get("default/web:80").Endpoints()[0].Fail(time.Now())
 	return measured{
-		stats:       stats,
-		backends:    backends.All,
-		connections: func() map[string]int { return map[string]int{"active": 2, "idle": 3} },
-		generation:  func() uint64 { return 7 },
+		stats:     stats,
+		backends:  backends.All,
+		unmatched: new(router.Stats),
+		inFlight:  func() int64 { return 1 },
+		server: func() engine.ServerStats {
+			return engine.ServerStats{Open: 6, Idle: 3, Tunnels: 1, Accepted: 10, Refused: 4, HandshakeErrors: 5}
+		},
+		generation: func() uint64 { return 7 },
 		certificates: func() []certs.Info {
 			return []certs.Info{
 				{Name: "default/tls", NotAfter: time.Unix(2000, 0)},
@@ -55,10 +60,11 @@ portico_certificate_expiry_timestamp_seconds{name="default/tls"} 1000
 # HELP portico_config_generation Number of the routing table that is live.
 # TYPE portico_config_generation gauge
 portico_config_generation 7
-# HELP portico_connections Open connections of clients.
+# HELP portico_connections Open connections of clients: at a request, between requests, or upgraded.
 # TYPE portico_connections gauge
 portico_connections{state="active"} 2
 portico_connections{state="idle"} 3
+portico_connections{state="tunnel"} 1
 # HELP portico_endpoints Endpoints of all backends; one that is down could not be connected to a moment ago.
 # TYPE portico_endpoints gauge
 portico_endpoints{state="down"} 1
@@ -67,7 +73,7 @@ portico_endpoints{state="up"} 1
 # TYPE portico_problems gauge
 portico_problems{kind="Ingress"} 2
 portico_problems{kind="Secret"} 1
-# HELP portico_requests_in_flight Requests that an endpoint is answering.
+# HELP portico_requests_in_flight Requests that have begun and not ended.
 # TYPE portico_requests_in_flight gauge
 portico_requests_in_flight 1
 # HELP portico_requests_total Requests answered, by the class of the status (0xx: the client went away before).
@@ -91,8 +97,12 @@ portico_upstream_tries_total{host="a.example",ingress="default/web",service="def
 
 func TestMetricsNames(t *testing.T) {
 	v := newMetrics(testMeasured(t))
-	v.reloaded(kindStructure, time.Now().Add(-time.Millisecond), time.Millisecond)
-	v.reloaded(kindEndpoints, time.Time{}, 0)
+	o := v.observer()
+	o.ConfigChanged(ingress.ChangeStructure, time.Millisecond, 2*time.Millisecond)
+	o.ConfigChanged(ingress.ChangeEndpoints, 0, time.Millisecond)
+	o.Leader(true)
+	o.StatusWritten(nil)
+	o.StatusWritten(errors.New("conflict"))
 	body := ask(v.handler(), "GET", "/metrics").Body.String()
 	for _, line := range []string{
 		`portico_request_duration_seconds_bucket{host="a.example",ingress="default/web",service="default/web:80",le="0.0025"} 1`,
@@ -101,6 +111,12 @@ func TestMetricsNames(t *testing.T) {
 		`portico_config_compile_duration_seconds_count 1`,
 		`portico_config_propagation_seconds_count{kind="structure"} 1`,
 		`portico_config_last_reload_timestamp_seconds 1.`,
+		`portico_connections_accepted_total 10`,
+		`portico_connections_refused_total 4`,
+		`portico_tls_handshake_errors_total 5`,
+		`portico_leader 1`,
+		`portico_status_writes_total{result="error"} 1`,
+		`portico_status_writes_total{result="ok"} 1`,
 		`portico_build_info{`,
 		`go_goroutines `,
 		`process_open_fds `,
@@ -111,6 +127,16 @@ func TestMetricsNames(t *testing.T) {
 	}
 	if problems, err := testutil.GatherAndLint(v.registry); err != nil || len(problems) > 0 {
 		t.Errorf("lint: %v %v", problems, err)
+	}
+}
+
+// What clients make up has one label for all of it.
+func TestMetricsOfUnknownHosts(t *testing.T) {
+	m := testMeasured(t)
+	m.unmatched.Observe(0, router.Observation{Method: router.MethodGet, Status: 404})
+	body := ask(newMetrics(m).handler(), "GET", "/metrics").Body.String()
+	if !strings.Contains(body, `portico_requests_total{host="",ingress="",method="GET",service="",status="4xx"} 1`) {
+		t.Error("requests of unknown hosts are not counted")
 	}
 }
 

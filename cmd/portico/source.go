@@ -18,8 +18,11 @@ type source struct {
 	client kubernetes.Interface
 }
 
-// newSource is for all but the demo, which has a folder of its own.
+// newSource is not for the demo, which has a folder of its own that is not there yet.
 func newSource(flags *serveFlags, log *zap.Logger) (source, error) {
+	if flags.demo {
+		return source{}, nil
+	}
 	if flags.changed("manifests") {
 		return newFolder(flags.manifests, log), nil
 	}

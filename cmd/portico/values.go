@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -143,17 +144,17 @@ func (s *seconds) Type() string { return "duration" }
 // Set checks v.
 func (s *seconds) Set(v string) error {
 	d, err := time.ParseDuration(v)
-	if n, errNumber := strconv.Atoi(v); errNumber == nil && n <= int(maxSeconds/time.Second) {
+	if n, errNumber := strconv.Atoi(v); errNumber == nil && n <= int(longest.Seconds()) {
 		d, err = time.Duration(n)*time.Second, nil
 	}
-	if err != nil || d < 0 || d > maxSeconds {
+	if err != nil || d < 0 || d > longest {
 		return errors.New(`want a duration like "30s" or "2m", a day at most`)
 	}
 	*s = seconds(d)
 	return nil
 }
 
-const maxSeconds = 24 * time.Hour
+const longest = 24 * time.Hour
 
 // oneOf is a word out of few.
 type oneOf struct {
@@ -169,11 +170,9 @@ func (o *oneOf) Type() string { return strings.Join(o.words, "|") }
 
 // Set checks s.
 func (o *oneOf) Set(s string) error {
-	for _, w := range o.words {
-		if s == w {
-			o.value = s
-			return nil
-		}
+	if slices.Contains(o.words, s) {
+		o.value = s
+		return nil
 	}
 	return fmt.Errorf("want one of %s", strings.Join(o.words, ", "))
 }

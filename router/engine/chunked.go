@@ -17,6 +17,7 @@ type chunkState uint8
 
 const (
 	chunkSize chunkState = iota
+	chunkSizeSpace
 	chunkExtension
 	chunkQuoted
 	chunkQuotedPair
@@ -67,6 +68,8 @@ func (d *chunkDecoder) syntax(c byte, trailer *[]byte) error {
 	switch d.state {
 	case chunkSize:
 		return d.size(c)
+	case chunkSizeSpace:
+		return d.space(c)
 	case chunkExtension, chunkQuoted, chunkQuotedPair:
 		return d.extend(c)
 	case chunkSizeLF:
@@ -110,10 +113,28 @@ func (d *chunkDecoder) size(c byte) error {
 		d.state = chunkSizeLF
 	case c == ';':
 		d.state = chunkExtension
+	case c == ' ', c == '\t':
+		d.state = chunkSizeSpace
 	default:
 		return errChunk
 	}
 	return nil
+}
+
+// space reads over the white space that may stand between a size and an extension, and
+// nowhere else (RFC 9112 section 7.1.1).
+func (d *chunkDecoder) space(c byte) error {
+	if d.extension++; d.extension > maxChunkExtensions {
+		return errChunk
+	}
+	switch c {
+	case ' ', '\t':
+		return nil
+	case ';':
+		d.state = chunkExtension
+		return nil
+	}
+	return errChunk
 }
 
 // extend reads over chunk-ext. A quoted string may hold a semicolon but no line end, so

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 )
 
 // A Refusal says why a request is not served: the status to answer, and the reason for
@@ -78,7 +79,15 @@ var (
 	errClientGone    = errors.New("client closed the connection")
 	errHeadTimeout   = fmt.Errorf("head: %w", os.ErrDeadlineExceeded)
 	errStopped       = errors.New("not wanted any more")
+	errListed        = errors.New("Connection lists more names than any honest one")
+	errTarget        = errors.New("request line cannot be written")
+	errUpgrade       = errors.New("101 without the upgrade that was asked for")
 )
+
+// isReset reports that the other side tore the connection down.
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
 
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 

@@ -45,6 +45,7 @@ type Exchange struct {
 	bodyStart int // where the request's body begins in the input
 	interims  int // 1xx answers passed on
 	answered  bool
+	continued bool // a 100 has been passed on
 	sent      bool // the head of the final answer has been written or collected
 	closing   bool // the connection ends with this exchange
 	aborted   bool // the answer was cut: the client must see that
@@ -55,9 +56,10 @@ type Exchange struct {
 	upAddr     string
 	upReusable bool // the answer was taken whole, and the connection stays open
 	pump       pump
-	wait       waiting   // for the upstream
 	arrived    time.Time // of the upstream's head
 	limited    io.LimitedReader
+	spliceStep int64 // how much the kernel moves next
+	slow       bool  // one of the two ends is: the kernel moves no more
 }
 
 var exchanges = sync.Pool{New: func() any { return new(Exchange) }}
@@ -68,7 +70,7 @@ func (x *Exchange) begin(c *serverConn, now time.Time) {
 	x.Request.reset()
 	x.Response.reset()
 	x.Start, x.arrived = now, time.Time{}
-	x.answered, x.sent, x.closing, x.aborted = false, false, false, false
+	x.answered, x.continued, x.sent, x.closing, x.aborted = false, false, false, false, false
 	x.interims, x.reply, x.upAddr, x.upReusable = 0, nil, "", false
 	x.body.start(&x.in, noBody, 0)
 	x.out.start(&c.wire, c.srv.limits.WriteTimeout)

@@ -38,7 +38,8 @@ func (f *Fields) Len() int {
 	return n
 }
 
-// All walks the fields that would be sent, in order. What it yields must not be kept.
+// All walks the fields that would be sent, in order. What it yields must not be kept, nor
+// changed: Set and AddName see to it that a value cannot end its line.
 func (f *Fields) All() iter.Seq[*Field] {
 	return func(yield func(*Field) bool) {
 		for i := range f.list {
@@ -170,7 +171,7 @@ func (f *Fields) add(name, value []byte) *Field {
 	return &f.list[len(f.list)-1]
 }
 
-// append writes the fields that are to be sent, each as a line.
+// appendTo writes the fields that are to be sent, each as a line.
 func (f *Fields) appendTo(dst []byte) []byte {
 	for i := range f.list {
 		l := &f.list[i]
@@ -187,21 +188,30 @@ func (f *Fields) appendTo(dst []byte) []byte {
 
 // dropHopByHop removes what concerns one connection only (RFC 9110 section 7.6.1): the
 // fields that Connection lists, and those which always do. Names that would change the
-// framing or the target of the message may not be listed; that they are is ignored.
-func (f *Fields) dropHopByHop() {
+// framing or the target of the message may not be listed; that they are is ignored. A list
+// longer than any honest one is an error: each name in it costs a walk over all fields.
+func (f *Fields) dropHopByHop() error {
+	listed := 0
 	for i := range f.list {
 		l := &f.list[i]
 		switch l.ID {
 		case Connection:
 			l.dropped = true
 			for token := range tokens(l.Value) {
+				if listed++; listed > maxListed {
+					return errListed
+				}
 				f.dropListed(token)
 			}
 		case KeepAlive, ProxyConnection, TE, TransferEncoding, Upgrade, HTTP2Settings:
 			l.dropped = true
 		}
 	}
+	return nil
 }
+
+// maxListed is how many names Connection may list.
+const maxListed = 32
 
 func (f *Fields) dropListed(token []byte) {
 	for i := range f.list {
@@ -230,6 +240,15 @@ func tokens(list []byte) iter.Seq[[]byte] {
 			list = list[min(end+1, len(list)):]
 		}
 	}
+}
+
+func hasTokenBytes(list, token []byte) bool {
+	for t := range tokens(list) {
+		if equalFoldBytes(t, token) {
+			return true
+		}
+	}
+	return false
 }
 
 // hasToken reports whether a list holds token, in any case.

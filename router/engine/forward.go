@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"strconv"
@@ -13,8 +12,16 @@ import (
 // Replayable, it may be called again with another pool; nothing of the final answer has
 // been written to the client then.
 func (x *Exchange) Forward(p *Pool) *UpstreamError {
+	x.dropUpstream()
 	x.rewind()
 	x.upAddr = p.address
+	whole, bad := x.body.complete()
+	switch {
+	case bad != nil: // known before a connection is spent on it
+		return &UpstreamError{Cause: CauseClientBody, Unsent: true, Err: bad}
+	case !x.Request.sound():
+		return &UpstreamError{Cause: CauseProtocol, Unsent: true, Err: errTarget}
+	}
 	u, reused := p.get(), true
 	if u == nil {
 		fresh, err := p.dial()
@@ -25,9 +32,10 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	}
 	u.requests++
 	x.up = u
-	if err := x.exchangeHeads(u); err != nil {
-		err.Reused = reused
+	if err := x.exchangeHeads(u, whole); err != nil {
 		x.dropUpstream()
+		x.Response.reset() // what it had lay in a buffer that is gone
+		err.Reused, err.Unsent = reused, u.out.wrote == 0
 		return err
 	}
 	x.answered = true
@@ -47,11 +55,9 @@ func (x *Exchange) startBody() {
 	x.body.start(&x.in, x.Request.framing, x.Request.ContentLength)
 }
 
-func (x *Exchange) exchangeHeads(u *clientConn) *UpstreamError {
-	whole, err := x.body.complete()
-	if err != nil {
-		return &UpstreamError{Cause: CauseClientBody, Unsent: true, Err: err}
-	}
+// exchangeHeads sends the request, and its body if that is here as a whole, and reads the
+// head of the answer.
+func (x *Exchange) exchangeHeads(u *clientConn, whole bool) *UpstreamError {
 	u.out.start(&u.wire, u.pool.cfg.WriteTimeout)
 	x.appendRequest(&u.out)
 	if whole {
@@ -127,14 +133,10 @@ func (x *Exchange) receiveHead(u *clientConn) *UpstreamError {
 		}
 		status := x.Response.Status
 		switch {
-		case status == 101 && x.Request.upgrade:
-			x.headArrived(u)
-			return nil
-		case status == 101:
-			return protocolError(errors.New("101 without an upgrade in the request"))
-		case status >= 200:
-			x.headArrived(u)
-			return nil
+		case status == 101 && !(x.Request.upgrade && x.Response.accepts(x.Request.Fields.Get(Upgrade))):
+			return protocolError(errUpgrade)
+		case status == 101, status >= 200:
+			return x.headArrived(u)
 		}
 		if x.interims++; x.interims > maxInterims {
 			return protocolError(errInterim)
@@ -146,17 +148,23 @@ func (x *Exchange) receiveHead(u *clientConn) *UpstreamError {
 	}
 }
 
-func (x *Exchange) headArrived(u *clientConn) {
-	x.arrived = time.Now()
+// headArrived begins the body. What of it came with the head is looked through: while
+// nothing has been written to the client, a malformed body still has a clear answer.
+func (x *Exchange) headArrived(u *clientConn) *UpstreamError {
 	u.in.pin()
 	x.upBody.start(&u.in, x.Response.framing, x.Response.ContentLength)
+	if _, err := x.upBody.complete(); err != nil {
+		return protocolError(err)
+	}
+	x.arrived = time.Now()
+	x.spliceStep, x.slow = minSplice, false
+	return nil
 }
 
 func protocolError(err error) *UpstreamError { return &UpstreamError{Cause: CauseProtocol, Err: err} }
 
 // readHead reads and parses one head.
 func (x *Exchange) readHead(u *clientConn) *UpstreamError {
-	x.wait = waiting{since: time.Now(), limit: u.pool.cfg.ReadTimeout}
 	for scanned := 0; ; {
 		end, next, err := scanHead(u.in.unread(), scanned)
 		switch {
@@ -187,23 +195,20 @@ func (x *Exchange) readHead(u *clientConn) *UpstreamError {
 
 // headError sorts out why there is no head.
 func (x *Exchange) headError(err error, nothing bool) *UpstreamError {
+	failed := x.pump.clientFailed()
 	switch {
 	case errors.Is(err, errClientGone):
 		return &UpstreamError{Cause: CauseClientGone, Err: err}
-	case x.pump.clientFailed() != nil:
-		return &UpstreamError{Cause: CauseClientBody, Err: x.pump.clientFailed()}
+	case isReset(failed):
+		return &UpstreamError{Cause: CauseClientGone, Err: failed}
+	case failed != nil:
+		return &UpstreamError{Cause: CauseClientBody, Err: failed}
 	case isTimeout(err):
 		return &UpstreamError{Cause: CauseTimeout, Err: err}
 	case nothing:
 		return &UpstreamError{Cause: CauseClosed, Err: err}
 	}
 	return protocolError(errCutShort)
-}
-
-// waiting is a wait for an upstream: since when, and how long it may take.
-type waiting struct {
-	since time.Time
-	limit time.Duration
 }
 
 // glance is how often one who waits for an upstream looks whether the client is still
@@ -214,13 +219,12 @@ const glance = time.Second
 // somebody to answer, and whether the request's body still comes; the time in which it
 // does is not the upstream's.
 func (x *Exchange) readUpstream(u *clientConn, p []byte) (int, error) {
-	w := &x.wait
+	now := time.Now()
+	since, limit := now, u.pool.cfg.ReadTimeout
 	for {
-		now := time.Now()
-		u.armRead(now, min(glance, w.limit))
+		u.armRead(now, min(glance, limit))
 		n, err := u.conn.Read(p)
 		if n > 0 {
-			w.since = now
 			return n, nil
 		}
 		if !isTimeout(err) {
@@ -236,8 +240,8 @@ func (x *Exchange) readUpstream(u *clientConn, p []byte) (int, error) {
 		case x.conn.hungUp():
 			return 0, errClientGone
 		case x.pump.running():
-			w.since = now
-		case now.Sub(w.since) >= w.limit:
+			since = now
+		case now.Sub(since) >= limit:
 			return 0, err
 		}
 	}
@@ -249,17 +253,23 @@ func (x *Exchange) passInterim() error {
 	if x.Request.Version == HTTP10 || x.Response.Status == 100 && !x.Request.expects {
 		return nil
 	}
+	x.continued = x.continued || x.Response.Status == 100
 	b := appendStatusLine(x.out.buf, &x.Response)
 	b = x.Response.Fields.appendTo(b)
 	x.out.buf = append(b, '\r', '\n')
 	return x.out.flush()
 }
 
+// appendStatusLine writes version, status and reason. The two come from a checked head or
+// from a handler, which may be wrong: nothing in them can end the line.
 func appendStatusLine(b []byte, r *Response) []byte {
+	if r.Status < 100 || r.Status > 999 {
+		r.Status, r.Reason = 500, nil
+	}
 	b = append(b, "HTTP/1.1 "...)
 	b = append(b, byte('0'+r.Status/100), byte('0'+r.Status/10%10), byte('0'+r.Status%10), ' ')
-	if len(r.Reason) > 0 {
-		b = append(b, bytes.TrimSpace(r.Reason)...)
+	if len(r.Reason) > 0 && !hasControl(r.Reason) {
+		b = append(b, trimOWS(r.Reason)...)
 	} else {
 		b = append(b, StatusText(r.Status)...)
 	}

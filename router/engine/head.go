@@ -13,7 +13,7 @@ func scanHead(buf []byte, scanned int) (end, next int, err error) {
 	for {
 		i := bytes.IndexByte(buf[scanned:], '\n')
 		if i < 0 {
-			return 0, scanned, nil
+			return 0, len(buf), nil
 		}
 		i += scanned
 		if i == 0 || buf[i-1] != '\r' {

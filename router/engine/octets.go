@@ -57,6 +57,16 @@ func anyControl(b []byte) bool {
 	return false
 }
 
+// isVisible reports that b has neither controls nor spaces.
+func isVisible(b []byte) bool {
+	for _, c := range b {
+		if c <= ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
 func lower(c byte) byte {
 	if 'A' <= c && c <= 'Z' {
 		return c + ('a' - 'A')

@@ -12,6 +12,7 @@ type output struct {
 	chunked bool
 	timeout time.Duration // of one write
 	bytes   int64         // of content, that is without framing
+	wrote   int64         // that left, framing and all
 }
 
 func (o *output) start(to *wire, timeout time.Duration) {
@@ -103,6 +104,7 @@ func (o *output) write(p []byte) error {
 	for {
 		o.to.armWrite(time.Now(), o.timeout)
 		n, err := o.to.conn.Write(p)
+		o.wrote += int64(n)
 		if err == nil || n == 0 || o.to.tls != nil || !isTimeout(err) {
 			return err
 		}

@@ -116,7 +116,11 @@ func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
 				return err, false
 			}
 		case x.body.ended:
-			return u.out.end(x.requestTrailer()), false
+			trailer, err := x.requestTrailer()
+			if err != nil {
+				return err, true
+			}
+			return u.out.end(trailer), false
 		default:
 			if err := u.out.flush(); err != nil {
 				return err, false

@@ -58,6 +58,9 @@ type Request struct {
 func (r *Request) reset() {
 	fields, scratch := r.Fields, r.scratch[:0]
 	fields.Reset()
+	if cap(scratch) > maxScratch {
+		scratch = nil
+	}
 	*r = Request{Fields: fields, scratch: scratch}
 }
 
@@ -177,6 +180,7 @@ func (r *Request) parseTarget() *Refusal {
 }
 
 func (r *Request) parseHost() error {
+	r.growScratch(len(r.Authority))
 	host, port, err := parseAuthority(r.scratch, r.Authority)
 	if err != nil {
 		return err
@@ -185,6 +189,20 @@ func (r *Request) parseHost() error {
 	r.keepScratch(host)
 	return nil
 }
+
+// growScratch makes room for n bytes more. What was kept before goes on lying in the old
+// memory.
+func (r *Request) growScratch(n int) {
+	if cap(r.scratch)-len(r.scratch) < n {
+		r.scratch = make([]byte, 0, max(n, minScratch))
+	}
+}
+
+// minScratch is enough for most, maxScratch what is kept for the next request.
+const (
+	minScratch = 512
+	maxScratch = 4 << 10
+)
 
 // keepScratch moves the start of free scratch behind what was appended to it.
 func (r *Request) keepScratch(used []byte) {
@@ -242,6 +260,11 @@ func (r *Request) parsePath(t []byte) *Refusal {
 	if bytes.IndexByte(t, '#') >= 0 {
 		return badRequest("fragment in the target")
 	}
+	if isNormalPath(t) && t[0] == '/' {
+		r.Path = t
+		return nil
+	}
+	r.growScratch(3 * len(t)) // all of it may become escapes
 	path, err := NormalizePath(r.scratch, t)
 	if err != nil {
 		return badRequest(err.Error())
@@ -281,7 +304,7 @@ func (r *Request) parseFraming() *Refusal {
 func (r *Request) readConnection() *Refusal {
 	r.keepAlive = r.Version == HTTP11
 	var upgrade []byte
-	wantsUpgrade, http2 := false, false
+	wantsUpgrade, http2, closes := false, false, false
 	for i := range r.Fields.list {
 		f := &r.Fields.list[i]
 		switch f.ID {
@@ -289,15 +312,15 @@ func (r *Request) readConnection() *Refusal {
 			for token := range tokens(f.Value) {
 				switch {
 				case equalFold(token, "close"):
-					r.keepAlive = false
-				case equalFold(token, "keep-alive") && r.Version == HTTP10:
+					closes = true
+				case equalFold(token, "keep-alive"):
 					r.keepAlive = true
 				case equalFold(token, "upgrade"):
 					wantsUpgrade = true
 				}
 			}
 		case Upgrade:
-			if upgrade != nil || hasToken(f.Value, "h2c") || len(f.Value) == 0 {
+			if upgrade != nil || !mayUpgradeTo(f.Value) {
 				http2 = true
 			}
 			upgrade = f.Value
@@ -313,21 +336,51 @@ func (r *Request) readConnection() *Refusal {
 			r.trailers = r.trailers || hasToken(f.Value, "trailers")
 		}
 	}
+	r.keepAlive = r.keepAlive && !closes
 	// An upgrade to HTTP/2 would carry requests past all checks (RFC 9113 section 3.1
 	// deprecates it); one with a body is a kind nobody uses.
 	r.upgrade = wantsUpgrade && upgrade != nil && !http2 && r.framing == noBody && r.Version == HTTP11
-	r.dropFields()
+	if err := r.dropFields(); err != nil {
+		return badRequest(err.Error())
+	}
 	if r.upgrade {
 		r.Fields.Add(Upgrade, upgrade)
 	}
 	return nil
 }
 
+// mayUpgradeTo reports whether a tunnel may be made for all of these protocols: not for
+// one in which further requests would travel past the proxy, as HTTP/2 or TLS.
+func mayUpgradeTo(protocols []byte) bool {
+	any := false
+	for p := range tokens(protocols) {
+		any = true
+		name := p
+		if i := bytes.IndexByte(p, '/'); i >= 0 {
+			name = p[:i]
+		}
+		if !isToken(name) || equalFold(name, "h2c") || equalFold(name, "h2") ||
+			equalFold(name, "http") || equalFold(name, "tls") {
+			return false
+		}
+	}
+	return any
+}
+
+// sound reports whether the request line can be written. What came from the client can
+// be; a filter may have put something else in its place.
+func (r *Request) sound() bool {
+	return isToken(r.Method) && len(r.Path) > 0 && r.Path[0] == '/' &&
+		isVisible(r.Path) && isVisible(r.Query) && isVisible(r.Authority)
+}
+
 // dropFields removes what the upstream must not see: hop-by-hop fields, framing (it is
 // written anew), Proxy (it becomes HTTP_PROXY in CGI programs), and names with an
 // underscore, which CGI and WSGI cannot tell from the dashed name that the proxy sets.
-func (r *Request) dropFields() {
-	r.Fields.dropHopByHop()
+func (r *Request) dropFields() error {
+	if err := r.Fields.dropHopByHop(); err != nil {
+		return err
+	}
 	for i := range r.Fields.list {
 		f := &r.Fields.list[i]
 		switch f.ID {
@@ -339,4 +392,5 @@ func (r *Request) dropFields() {
 			}
 		}
 	}
+	return nil
 }

@@ -41,8 +41,7 @@ func (r *Response) parse(head []byte, method []byte, maxFields int) error {
 	if err := r.parseFraming(method, version); err != nil {
 		return err
 	}
-	r.readConnection(version)
-	return nil
+	return r.readConnection(version)
 }
 
 // parseLine parses version SP status [SP reason] (RFC 9112 section 4).
@@ -97,8 +96,9 @@ func (r *Response) parseFraming(method []byte, version Version) error {
 	return nil
 }
 
-func (r *Response) readConnection(version Version) {
+func (r *Response) readConnection(version Version) error {
 	r.keepAlive = version == HTTP11
+	closes := false
 	for i := range r.Fields.list {
 		f := &r.Fields.list[i]
 		if f.ID != Connection {
@@ -107,15 +107,34 @@ func (r *Response) readConnection(version Version) {
 		for token := range tokens(f.Value) {
 			switch {
 			case equalFold(token, "close"):
-				r.keepAlive = false
-			case equalFold(token, "keep-alive") && version == HTTP10:
+				closes = true
+			case equalFold(token, "keep-alive"):
 				r.keepAlive = true
 			}
 		}
 	}
+	r.keepAlive = r.keepAlive && !closes
 	upgraded := r.Fields.Get(Upgrade)
-	r.Fields.dropHopByHop()
+	if err := r.Fields.dropHopByHop(); err != nil {
+		return err
+	}
 	if r.Status == 101 {
 		r.Fields.Add(Upgrade, upgraded)
 	}
+	if r.Status < 200 || r.Status == 204 {
+		r.Fields.Del(ContentLength) // RFC 9110 section 8.6
+	}
+	return nil
+}
+
+// accepts reports whether a 101 switches to protocols that were asked for, and to no other.
+func (r *Response) accepts(asked []byte) bool {
+	any := false
+	for got := range tokens(r.Fields.Get(Upgrade)) {
+		any = true
+		if !hasTokenBytes(asked, got) {
+			return false
+		}
+	}
+	return any
 }

@@ -55,12 +55,20 @@ func (x *Exchange) lengthUnknown() bool {
 func (x *Exchange) bodyWillBeRead() bool {
 	switch {
 	case x.pump.started: // and so x.body is not ours to look at
-		return x.pump.running() || x.pump.state.Load() == pumpFinished
+		return x.pump.state.Load() == pumpFinished || x.pump.running() && x.bodyIsTaken()
 	case x.body.ended:
 		return true
 	}
 	whole, err := x.body.complete()
 	return whole && err == nil
+}
+
+// bodyIsTaken reports whether a body that is on its way still has somewhere to go. After a
+// final answer in place of a 100 the client may keep its body, and then nobody knows where
+// the next request begins (RFC 9110 section 10.1.1). An upstream that is going to close has
+// no use for the rest.
+func (x *Exchange) bodyIsTaken() bool {
+	return (!x.Request.expects || x.continued) && x.Response.keepAlive
 }
 
 // appendResponse collects the head of the answer.
@@ -97,23 +105,27 @@ func (x *Exchange) sendReply() error {
 	return x.out.end(nil)
 }
 
-// spliceFrom is the size from which on letting the kernel move a body is worth its price,
-// and spliceStep how much it is told to move at a time: within it, nobody can see whether
-// the client takes anything, so a step has to fit in the write time-out of a slow one.
+// spliceFrom is the size from which on letting the kernel move a body is worth its price.
+// minSplice and maxSplice bound how much it is told to move at a time. Within a step nobody
+// can see whether the client takes anything, so a step has to fit in the write time-out of
+// a slow one: the first is small, and they grow only while they take next to no time.
 const (
 	spliceFrom = 256 << 10
-	spliceStep = 256 << 10
+	minSplice  = 64 << 10
+	maxSplice  = 256 << 10
+	spliceFast = 50 * time.Millisecond
+	spliceSlow = time.Second
 )
 
 // relay streams the body of the upstream's answer to the client, and then lets go of the
 // upstream. What has been read is written before more is waited for.
 func (x *Exchange) relay() error {
 	u := x.up
-	x.wait = waiting{since: x.arrived, limit: u.pool.cfg.ReadTimeout}
 	for {
 		piece, err := x.upBody.buffered()
 		switch {
 		case err != nil:
+			_ = x.out.flush() // a client that sees no beginning cannot see the cut
 			return x.breakOff(err)
 		case len(piece) > 0:
 			if err := x.out.body(piece); err != nil {
@@ -134,7 +146,7 @@ func (x *Exchange) relay() error {
 
 // more gets more of the body: into the input, or straight to the client.
 func (x *Exchange) more(u *clientConn) error {
-	if x.upBody.framing == byLength && x.upBody.left >= spliceFrom && u.splices() && x.conn.splices() {
+	if x.upBody.framing == byLength && x.upBody.left >= spliceFrom && !x.slow && u.splices() && x.conn.splices() {
 		return x.splice(u)
 	}
 	return x.upBody.fill((*upstreamReader)(x))
@@ -149,21 +161,35 @@ func (r *upstreamReader) Read(p []byte) (int, error) {
 	return x.readUpstream(x.up, p)
 }
 
-// splice lets the kernel move one step of the body from socket to socket.
+// splice lets the kernel move one step of the body from socket to socket. Where one of the
+// two is slow the rest is copied, which can be looked at while it goes.
 func (x *Exchange) splice(u *clientConn) error {
-	now := time.Now()
-	u.armRead(now, u.pool.cfg.ReadTimeout)
-	x.conn.armWrite(now, x.out.timeout)
-	step := min(x.upBody.left, spliceStep)
+	start := time.Now()
+	u.armRead(start, min(glance, u.pool.cfg.ReadTimeout))
+	x.conn.armWrite(start, x.out.timeout)
+	step := min(x.upBody.left, x.spliceStep)
 	x.limited = io.LimitedReader{R: u.tcp, N: step}
 	n, err := x.conn.tcp.ReadFrom(&x.limited)
+	x.limited.R = nil
 	x.upBody.left -= n
 	x.upBody.bytes += n
 	x.out.bytes += n
-	if err == nil && n < step {
-		err = errCutShort
-	}
 	x.upBody.ended = x.upBody.left == 0
+	now := time.Now()
+	switch took := now.Sub(start); {
+	case isTimeout(err) && now.Before(x.conn.writeBy):
+		// It was the upstream that was waited for, and all it had sent has been moved.
+		err = nil
+		x.slow = true
+	case err == nil && n < step:
+		err = errCutShort
+	case took > spliceSlow:
+		x.slow = true
+	case took > spliceFast:
+		x.spliceStep = minSplice
+	default:
+		x.spliceStep = min(2*x.spliceStep, maxSplice)
+	}
 	return err
 }
 
@@ -180,7 +206,12 @@ const lateBody = time.Second
 // endRelay finishes the answer, and settles whether another request can be sent on the
 // upstream's connection.
 func (x *Exchange) endRelay(u *clientConn) error {
-	err := x.out.end(x.responseTrailer())
+	trailer, err := x.responseTrailer()
+	if err != nil {
+		_ = x.out.flush()
+		return x.breakOff(err)
+	}
+	err = x.out.end(trailer)
 	sent := x.pump.finished(0)
 	if !sent && err == nil && !x.closing {
 		sent = x.pump.finished(lateBody)

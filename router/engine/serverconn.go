@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"net"
@@ -20,7 +21,8 @@ type serverConn struct {
 	local      netip.AddrPort
 	serverName string
 	shard      uint32
-	served     int // requests
+	served     int   // requests
+	first      input // what ends a wait for a request
 	state      atomic.Uint32
 }
 
@@ -60,8 +62,8 @@ func (c *serverConn) serve(conn net.Conn, config *tls.Config) {
 		conn = t
 	}
 	c.init(conn)
-	linger := false
-	defer func() { c.end(linger) }()
+	last := endPlain
+	defer func() { c.end(last) }()
 	x := (*Exchange)(nil)
 	for {
 		if x == nil {
@@ -70,9 +72,11 @@ func (c *serverConn) serve(conn net.Conn, config *tls.Config) {
 			}
 		}
 		again := c.exchange(x)
-		linger = !again && !x.aborted
-		if again && len(x.in.unread()) > 0 {
-			continue // pipelined
+		if again && x.pipelined() {
+			continue
+		}
+		if !again {
+			last = x.ending()
 		}
 		c.retire(x)
 		x = nil
@@ -96,29 +100,28 @@ func (c *serverConn) handshake(t *tls.Conn) bool {
 // await waits for the first byte of a request, and holds nothing meanwhile. It returns
 // nil when the connection is to end.
 func (c *serverConn) await() *Exchange {
-	var in input
 	idle := c.srv.limits.IdleTimeout
 	if c.served == 0 {
 		idle = c.srv.limits.HeadTimeout
 	}
-	c.state.Store(connIdle)
 	if c.srv.draining.Load() && c.served > 0 {
 		idle = drainIdle
 	}
-	c.armRead(time.Now(), idle)
-	err := c.wire.await(&in)
+	c.armRead(time.Now(), idle) // before wake may move the deadline
+	c.state.Store(connIdle)
+	err := c.wire.await(&c.first)
 	if !c.state.CompareAndSwap(connIdle, connBusy) {
 		c.settleWake()
 		if isTimeout(err) {
-			err = c.lastLook(&in)
+			err = c.lastLook(&c.first)
 		}
 	}
 	if err != nil {
-		in.release()
+		c.first.release()
 		return nil
 	}
 	x := exchanges.Get().(*Exchange)
-	x.in = in
+	x.in, c.first = c.first, input{}
 	return x
 }
 
@@ -170,6 +173,9 @@ func (c *serverConn) exchange(x *Exchange) bool {
 	} else {
 		h.Serve(x)
 	}
+	if x.pump.started { // the handler has left an answer unsent
+		x.pump.stop(x)
+	}
 	h.Done(x)
 	c.served++
 	return x.end(time.Now())
@@ -188,6 +194,26 @@ func (x *Exchange) end(now time.Time) bool {
 	return !x.closing
 }
 
+// pipelined reports whether the next request has begun to come already. An empty line
+// that some old clients send after a body is not one.
+func (x *Exchange) pipelined() bool {
+	if string(x.in.unread()) == "\r\n" {
+		x.in.take(2)
+	}
+	return len(x.in.unread()) > 0
+}
+
+// ending says how the connection is closed after its last exchange.
+func (x *Exchange) ending() ending {
+	switch {
+	case !x.aborted:
+		return endLinger
+	case x.lengthUnknown() && !x.out.chunked:
+		return endReset // or the cut message would look whole
+	}
+	return endPlain
+}
+
 // skipBody reads over a request body that nobody wanted, if it is here.
 func (x *Exchange) skipBody() bool {
 	for !x.body.ended {
@@ -204,6 +230,7 @@ func (x *Exchange) skipBody() bool {
 func (c *serverConn) readRequest(x *Exchange) (refusal *Refusal, alive bool) {
 	limits := &c.srv.limits
 	deadline := x.Start.Add(limits.HeadTimeout)
+	lineSeen := false
 	for scanned, blank := 0, 0; ; {
 		for blank < maxBlankLines && len(x.in.unread()) >= 2 && string(x.in.unread()[:2]) == "\r\n" {
 			x.in.take(2)
@@ -222,6 +249,13 @@ func (c *serverConn) readRequest(x *Exchange) (refusal *Refusal, alive bool) {
 			return tooLarge(unread), true
 		case end > 0:
 			return c.parse(x, unread[:end]), true
+		}
+		if eol := bytes.IndexByte(unread[scanned:], '\n'); eol >= 0 && !lineSeen {
+			lineSeen = true
+			if refusal := x.Request.parseLine(unread[:scanned+eol-1], limits); refusal != nil {
+				return refusal, true
+			}
+			x.Request.reset() // the buffer may move yet
 		}
 		scanned = next
 		if !x.in.compact(limits.MaxHead) {
@@ -285,12 +319,25 @@ func (c *serverConn) retire(x *Exchange) {
 
 // end closes the connection. A client that is still sending must not have its answer
 // torn away by a reset, so its bytes are read for a moment first (RFC 9112 section 9.6).
-func (c *serverConn) end(linger bool) {
-	if linger && c.state.Load() != connTunnel && c.closeWrite() == nil {
+func (c *serverConn) end(how ending) {
+	switch {
+	case how == endReset:
+		c.reset()
+		return
+	case how == endLinger && c.state.Load() != connTunnel && c.closeWrite() == nil:
 		c.drain()
 	}
 	_ = c.conn.Close() // nothing can be done about it
 }
+
+// ending is a way to close a connection.
+type ending uint8
+
+const (
+	endPlain  ending = iota // at once
+	endLinger               // once the client has had time to read its answer
+	endReset                // so that the client sees it fail
+)
 
 // lingering bounds how long and how much is read from a connection that is closing.
 const (

@@ -2,16 +2,18 @@ package engine
 
 // allowedTrailer checks a trailer section and returns the lines of it that may be passed
 // on: well-formed ones that say nothing about framing, routing, authority or the
-// connection (RFC 9110 section 6.5.1). A malformed section is dropped whole.
-func allowedTrailer(section []byte, fields *Fields) []byte {
+// connection (RFC 9110 section 6.5.1). A malformed section spoils its message.
+func allowedTrailer(section []byte) ([]byte, error) {
 	if len(section) == 0 {
-		return nil
+		return nil, nil
 	}
-	fields.Reset()
-	if parseFieldLines(section, fields, maxTrailerFields) != nil {
-		return nil
+	fields := new(Fields)
+	if err := parseFieldLines(section, fields, maxTrailerFields); err != nil {
+		return nil, err
 	}
-	fields.dropHopByHop()
+	if err := fields.dropHopByHop(); err != nil {
+		return nil, err
+	}
 	for i := range fields.list {
 		f := &fields.list[i]
 		switch f.ID {
@@ -27,7 +29,7 @@ func allowedTrailer(section []byte, fields *Fields) []byte {
 			}
 		}
 	}
-	return fields.appendTo(nil)
+	return fields.appendTo(nil), nil
 }
 
 const maxTrailerFields = 100
@@ -38,13 +40,7 @@ var forbiddenTrailers = []string{
 }
 
 // requestTrailer is what of the client's trailer section goes to the upstream.
-func (x *Exchange) requestTrailer() []byte {
-	var fields Fields
-	return allowedTrailer(x.body.trailer, &fields)
-}
+func (x *Exchange) requestTrailer() ([]byte, error) { return allowedTrailer(x.body.trailer) }
 
 // responseTrailer is what of the upstream's trailer section goes to the client.
-func (x *Exchange) responseTrailer() []byte {
-	var fields Fields
-	return allowedTrailer(x.upBody.trailer, &fields)
-}
+func (x *Exchange) responseTrailer() ([]byte, error) { return allowedTrailer(x.upBody.trailer) }

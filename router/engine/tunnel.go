@@ -51,7 +51,8 @@ func (t *tunnel) copy(dst, src *wire, first []byte, count *int64) error {
 		_ = dst.conn.Close()
 		return err
 	}
-	return dst.closeWrite()
+	_ = dst.closeWrite() // fails if the other side has closed too, and then all is said
+	return nil
 }
 
 func (t *tunnel) relay(dst, src *wire, first []byte, count *int64) error {

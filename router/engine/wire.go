@@ -24,8 +24,8 @@ type wire struct {
 
 	// The functions that raw calls are made once, and speak through these.
 	readInto  *input
-	readN     int
 	readErr   error
+	firstByte [1]byte
 	onRead    func(fd uintptr) bool
 	pollFor   int16
 	pollFound int16
@@ -120,8 +120,7 @@ func (w *wire) readSocket(fd uintptr) bool {
 // awaitByte waits with a buffer of one byte. The TLS layer may hold decrypted bytes
 // already, so that only reading tells whether there are any.
 func (w *wire) awaitByte(in *input) error {
-	var first [1]byte
-	n, err := w.conn.Read(first[:])
+	n, err := w.conn.Read(w.firstByte[:])
 	if n == 0 {
 		if err == nil {
 			err = io.ErrNoProgress
@@ -129,7 +128,7 @@ func (w *wire) awaitByte(in *input) error {
 		return err
 	}
 	in.buf = getHeadBuffer()
-	in.buf[0] = first[0]
+	in.buf[0] = w.firstByte[0]
 	in.r, in.w = 0, 1
 	return nil
 }
@@ -169,10 +168,12 @@ func (w *wire) closeWrite() error {
 }
 
 // reset closes the connection so that the other side sees it fail, and cannot take a cut
-// message for a whole one.
+// message for a whole one. Over TLS it goes without the alert that says all is well.
 func (w *wire) reset() {
-	if w.tcp != nil {
-		_ = w.tcp.SetLinger(0) // the close that follows happens either way
+	if w.tcp == nil {
+		_ = w.conn.Close() // nothing can be done about it
+		return
 	}
-	_ = w.conn.Close() // nothing can be done about it
+	_ = w.tcp.SetLinger(0) // the close that follows happens either way
+	_ = w.tcp.Close()      // as above
 }

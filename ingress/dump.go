@@ -1,0 +1,117 @@
+package ingress
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/portico-ingress/portico/router"
+)
+
+// RouteInfo is one route of a Table, for people and for comparison.
+type RouteInfo struct {
+	// Host is the pattern, "" for any host. Default marks the route of all other hosts.
+	Host    string `json:"host"`
+	Default bool   `json:"default,omitempty"`
+	// Path and PathType; Fallback marks the route of all other paths of the host.
+	Path     string `json:"path"`
+	PathType string `json:"pathType"`
+	Fallback bool   `json:"fallback,omitempty"`
+	// Origin is the Ingress, Service what it leads to.
+	Origin  string `json:"origin"`
+	Service string `json:"service,omitempty"`
+	// Endpoints are the addresses at this moment.
+	Endpoints []string `json:"endpoints"`
+	// Filters are named in the order they run.
+	Filters []string `json:"filters,omitempty"`
+	// Status is what is answered without a backend, and Reason why.
+	Status int    `json:"status,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Routes lists every route of a Table: by host, then in the order in which paths match,
+// fallbacks last. Two tables that do the same have the same list.
+func Routes(t *router.Table) []RouteInfo {
+	var all []RouteInfo
+	for h := range t.Hosts() {
+		for _, r := range h.Routes() {
+			info := routeInfo(r)
+			info.Host = h.Name()
+			all = append(all, info)
+		}
+		if r := h.Fallback(); r != nil {
+			info := routeInfo(r)
+			info.Host, info.Fallback = h.Name(), true
+			all = append(all, info)
+		}
+	}
+	if r := t.Fallback(); r != nil {
+		info := routeInfo(r)
+		info.Default, info.Fallback = true, true
+		all = append(all, info)
+	}
+	return all
+}
+
+func routeInfo(r *router.Route) RouteInfo {
+	info := RouteInfo{
+		Host: r.Host, Path: r.Path, PathType: r.PathType.String(),
+		Origin: r.Origin, Service: r.Service, Endpoints: []string{}, Reason: r.Reason,
+	}
+	for _, f := range r.Filters {
+		info.Filters = append(info.Filters, fmt.Sprint(f))
+	}
+	if r.Backend == nil {
+		info.Status = r.Status
+		return info
+	}
+	for _, e := range r.Backend.Endpoints() {
+		info.Endpoints = append(info.Endpoints, e.Address().String())
+	}
+	if len(info.Endpoints) == 0 {
+		info.Reason = "no endpoints"
+	}
+	return info
+}
+
+// Dump gives a Table as text, one route a line, stable and easy to compare:
+//
+//	a.example /foo Exact ns/ingress -> ns/service:80 [10.0.0.1:8080] https-redirect
+func Dump(t *router.Table) string {
+	var b strings.Builder
+	for _, r := range Routes(t) {
+		b.WriteString(r.String())
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// String is one line of Dump.
+func (r RouteInfo) String() string {
+	host := r.Host
+	switch {
+	case r.Default:
+		host = "(default)"
+	case host == "":
+		host = "(any)"
+	}
+	path := r.Path + " " + r.PathType
+	if r.Fallback {
+		path = "(other)"
+	}
+	line := fmt.Sprintf("%s %s %s ->", host, path, r.Origin)
+	if r.Service != "" {
+		line += " " + r.Service
+	}
+	if r.Status != 0 {
+		line += fmt.Sprintf(" %d", r.Status)
+	} else {
+		line += fmt.Sprintf(" [%s]", strings.Join(r.Endpoints, " "))
+	}
+	for _, f := range r.Filters {
+		line += " " + f
+	}
+	if r.Reason != "" {
+		line += " (" + r.Reason + ")"
+	}
+	return line
+}

@@ -1,0 +1,209 @@
+package ingress
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/router"
+	"github.com/portico-ingress/portico/router/filter"
+)
+
+// hostState is one host pattern: who asks for it, and what is live for it.
+type hostState struct {
+	askers   []*ingressState // in order of precedence
+	routes   []*router.Route
+	fallback *router.Route
+}
+
+// each calls f for every live route.
+func (h *hostState) each(f func(*router.Route)) {
+	for _, r := range h.routes {
+		f(r)
+	}
+	if h.fallback != nil {
+		f(h.fallback)
+	}
+}
+
+// buildHost makes one host anew.
+func (c *compiler) buildHost(edit *router.Edit, name string) {
+	h := c.hosts[name]
+	if h == nil {
+		return
+	}
+	h.each(func(r *router.Route) { c.countLive(r, -1) })
+	m := hostMaker{compiler: c, name: name, taken: map[pathKey]claim{}}
+	for _, st := range h.askers {
+		m.ask(st)
+	}
+	h.routes, h.fallback = m.routes, m.fallback
+	h.each(func(r *router.Route) { c.countLive(r, +1) })
+	c.problems.set(ofHost, name, m.problems)
+	if len(h.askers) == 0 {
+		delete(c.hosts, name)
+		edit.Remove(name)
+		return
+	}
+	edit.Put(router.NewHost(name, h.routes, h.fallback))
+}
+
+func (c *compiler) countLive(r *router.Route, n int) {
+	before := c.live[r.Origin]
+	if before+n == 0 {
+		delete(c.live, r.Origin)
+	} else {
+		c.live[r.Origin] = before + n
+	}
+	if before == 0 || before+n == 0 {
+		c.touched[r.Origin] = struct{}{}
+	}
+}
+
+// pathKey is what only one route of a host can have.
+type pathKey struct {
+	path     string
+	pathType router.PathType
+}
+
+// claim says who has it.
+type claim struct {
+	by   *ingressState
+	path *pathSpec
+}
+
+// hostMaker collects the routes of one host. It is asked in order of precedence.
+type hostMaker struct {
+	*compiler
+	name       string
+	taken      map[pathKey]claim
+	routes     []*router.Route
+	fallback   *router.Route
+	fallbackBy *ingressState
+	problems   []problem
+}
+
+func (m *hostMaker) ask(st *ingressState) {
+	for i := range st.spec.hosts {
+		if st.spec.hosts[i].name == m.name {
+			m.askPaths(st, &st.spec.hosts[i])
+		}
+	}
+	switch {
+	case st.spec.fallback == nil:
+	case m.fallback != nil:
+		m.problem(st, fallbackField, "for unknown paths of host %q the defaultBackend of Ingress %s is used, which %s; remove one of the two, or use a host of its own",
+			m.name, m.fallbackBy.key, whyFirst(m.fallbackBy, st))
+	default:
+		m.fallback, m.fallbackBy = m.route(st, m.name, "/", router.Prefix, st.spec.fallback), st
+	}
+}
+
+func (m *hostMaker) askPaths(st *ingressState, h *hostSpec) {
+	for i := range h.paths {
+		p := &h.paths[i]
+		key := pathKey{p.path, p.pathType}
+		if first, twice := m.taken[key]; twice {
+			m.duplicate(st, p, first)
+			continue
+		}
+		m.taken[key] = claim{by: st, path: p}
+		m.routes = append(m.routes, m.route(st, m.name, p.path, p.pathType, &p.backend))
+	}
+}
+
+func (m *hostMaker) duplicate(st *ingressState, p *pathSpec, first claim) {
+	if first.by == st {
+		m.problem(st, p.field(), "host %q and path %s (%s) stand at %s already, which wins; remove this one",
+			m.name, p.path, p.pathType, first.path.field())
+		return
+	}
+	m.problem(st, p.field(), "host %q and path %s (%s) belong to Ingress %s, which %s, so this path is not served; remove one of the two",
+		m.name, p.path, p.pathType, first.by.key, whyFirst(first.by, st))
+}
+
+func (m *hostMaker) problem(st *ingressState, field, format string, args ...any) {
+	m.problems = append(m.problems, problem{reason: reasonDuplicate, Problem: manifests.Problem{
+		Object: refOf(st.object), Field: field, Text: fmt.Sprintf(format, args...),
+	}})
+}
+
+// route makes one route of an Ingress.
+func (c *compiler) route(st *ingressState, host, path string, pathType router.PathType, ref *backendRef) *router.Route {
+	r := &router.Route{Host: host, Path: path, PathType: pathType, Origin: st.key}
+	c.lead(r, st, ref)
+	r.Stats = c.stats.Get(statsKey(r))
+	if !strings.HasPrefix(path, acmePath) {
+		r.Filters = c.redirect(st, host)
+	}
+	return r
+}
+
+// lead says where the route leads.
+func (c *compiler) lead(r *router.Route, st *ingressState, ref *backendRef) {
+	if ref.unusable != "" {
+		r.Status, r.Reason = http.StatusServiceUnavailable, ref.unusable
+	} else {
+		c.leadTo(r, c.port(st.service(ref), ref.port))
+	}
+	if st.spec.options.Refuse != "" {
+		r.Backend, r.Status, r.Reason = nil, http.StatusServiceUnavailable, st.spec.options.Refuse
+	}
+}
+
+func (c *compiler) leadTo(r *router.Route, p *portState) {
+	if p.backend == "" {
+		r.Service = p.service.String() + ":" + p.ref.String()
+		r.Status, r.Reason = http.StatusServiceUnavailable, p.reason
+		return
+	}
+	r.Service = p.backend
+	r.Backend = c.backends.Get(p.backend)
+}
+
+// acmePath is never redirected when it is the path of a rule: whoever asks there to see a
+// certificate issued may have none yet.
+const acmePath = "/.well-known/acme-challenge"
+
+// everyHost redirects whatever comes.
+var everyHost = []router.Filter{filter.NewHTTPSRedirect()}
+
+// redirect gives the filter that sends plain HTTP to https. Routes of a host that has TLS
+// always do. Those of a wildcard, or of any host, do for the hosts in question that the
+// same Ingress has TLS for.
+func (c *compiler) redirect(st *ingressState, host string) []router.Filter {
+	if st.spec.options.NoSSLRedirect {
+		return nil
+	}
+	if c.hasTLS(host) {
+		return everyHost
+	}
+	if host != "" && !strings.HasPrefix(host, "*.") {
+		return nil
+	}
+	var some []string
+	for i := range st.spec.tls {
+		for _, h := range st.spec.tls[i].hosts {
+			if host == "" || h != host && parentOf(h) == host {
+				some = append(some, h)
+			}
+		}
+	}
+	if len(some) == 0 {
+		return nil
+	}
+	return []router.Filter{filter.NewHTTPSRedirect(some...)}
+}
+
+// parentOf is the wildcard that a host lies under.
+func parentOf(host string) string {
+	if i := strings.IndexByte(host, '.'); i > 0 {
+		return "*" + host[i:]
+	}
+	return ""
+}
+
+func statsKey(r *router.Route) router.StatsKey {
+	return router.StatsKey{Host: r.Host, Origin: r.Origin, Service: r.Service}
+}
