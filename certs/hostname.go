@@ -7,7 +7,7 @@ import "strings"
 // accepts them in their ASCII form (xn--...) only, and so does the SNI extension (RFC 6066, section 3).
 func normalHost(host string) string {
 	host = strings.TrimSuffix(host, ".")
-	for i := 0; i < len(host); i++ {
+	for i := range len(host) {
 		if isUpper(host[i]) {
 			return lower(host)
 		}

@@ -210,6 +210,7 @@ func names(certs []*Certificate) (out []string) {
 // manyEntries is n hosts with a certificate each: all their own when distinct, else one shared by all.
 // The certificates are copies of one, as making so many keys would take minutes.
 func manyEntries(t testing.TB, n int, distinct bool) []Entry {
+	t.Helper()
 	base := newCert(t, "ns/tls", KeyECDSA, "a.example")
 	entries := make([]Entry, n)
 	for i := range entries {

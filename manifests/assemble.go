@@ -27,8 +27,10 @@ func assemble(files map[string]*file) view {
 		v.problems[about] = slices.Concat(f.failure, f.content.problems)
 		for _, o := range f.content.objects {
 			if first, taken := from[o.ref]; taken {
-				v.problems[about] = append(v.problems[about], Problem{Object: about, Field: lineField(o.line),
-					Text: fmt.Sprintf("%s is already in %s; this one is not used", o.ref, first)})
+				v.problems[about] = append(v.problems[about], Problem{
+					Object: about, Field: lineField(o.line),
+					Text: fmt.Sprintf("%s is already in %s; this one is not used", o.ref, first),
+				})
 				continue
 			}
 			from[o.ref] = name

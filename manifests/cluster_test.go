@@ -38,10 +38,13 @@ type api struct {
 }
 
 func newAPI(t *testing.T) *api {
+	t.Helper()
 	scheme := metadatafake.NewTestScheme()
 	_ = metav1.AddMetaToScheme(scheme)
-	a := &api{t: t, typed: fake.NewClientset(), names: metadatafake.NewSimpleMetadataClient(scheme), store: NewStore(),
-		refuse: map[string]error{}, watches: map[string]int{}, begun: make(chan struct{}, 100)}
+	a := &api{
+		t: t, typed: fake.NewClientset(), names: metadatafake.NewSimpleMetadataClient(scheme), store: NewStore(),
+		refuse: map[string]error{}, watches: map[string]int{}, begun: make(chan struct{}, 100),
+	}
 	a.hook(&a.typed.Fake, a.typed.Tracker(), "")
 	a.hook(&a.names.Fake, a.names.Tracker(), " metadata")
 	return a

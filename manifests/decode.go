@@ -214,8 +214,10 @@ func (d *fileDecoder) strictErrors(p part, ref Ref, errs []error) error {
 		if !strings.HasPrefix(err.Error(), "unknown field") {
 			return p.errorf(path, "%w", err)
 		}
-		d.out.problems = append(d.out.problems, Problem{Object: ref, Field: path,
-			Text: fmt.Sprintf("unknown field, ignored (%s line %d)", d.name, p.line(path))})
+		d.out.problems = append(d.out.problems, Problem{
+			Object: ref, Field: path,
+			Text: fmt.Sprintf("unknown field, ignored (%s line %d)", d.name, p.line(path)),
+		})
 	}
 	return nil
 }
@@ -254,8 +256,7 @@ func (p part) typeError(gvk schema.GroupVersionKind, err error) error {
 	if newErr != nil {
 		return p.errorf("", "%w", err)
 	}
-	var wrong *stdjson.UnmarshalTypeError
-	if errors.As(stdjson.Unmarshal(p.raw, into), &wrong) {
+	if wrong, ok := errors.AsType[*stdjson.UnmarshalTypeError](stdjson.Unmarshal(p.raw, into)); ok {
 		path := pathAt(p.raw, wrong.Offset)
 		return p.errorf(path, "%s of %s: want %s, have %s", path, gvk.Kind, wrong.Type, wrong.Value)
 	}

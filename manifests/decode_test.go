@@ -90,8 +90,7 @@ func TestDecode_Errors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := decodeFile(or(c.file, "a.yaml"), []byte(c.text))
-			var at *lineError
-			if !errors.As(err, &at) {
+			if _, ok := errors.AsType[*lineError](err); !ok {
 				t.Fatalf("got %v", err)
 			}
 			equal(t, "error", err.Error(), c.want)

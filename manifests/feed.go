@@ -43,9 +43,6 @@ type sink interface {
 // hurt nobody.
 var backoff = wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Steps: 10, Cap: 2 * time.Second, Jitter: 0.5}
 
-// backoffReset is how long an API server has to do without errors to be taken for healthy.
-const backoffReset = 30 * time.Second
-
 // run lists and watches until ctx ends, whatever happens to the API server.
 func (f *feed) run(ctx context.Context) {
 	f.synced = sync.OnceFunc(f.synced)

@@ -175,8 +175,10 @@ func (r *filesRun) again() {
 	}
 	r.watch.blind = true // until there is something to watch
 	top := fileRef(".")
-	r.view.problems[top] = []Problem{{Object: top,
-		Text: fmt.Sprintf("cannot read the manifests folder: %s; what was in it stays in use", reason(err))}}
+	r.view.problems[top] = []Problem{{
+		Object: top,
+		Text:   fmt.Sprintf("cannot read the manifests folder: %s; what was in it stays in use", reason(err)),
+	}}
 	r.store.SetProblems(top, r.view.problems[top]...)
 }
 

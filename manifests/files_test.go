@@ -71,7 +71,10 @@ func (f *folder) services(want string, broken ...string) Change {
 	})
 }
 
-func newFolder(t *testing.T) *folder { return &folder{t: t, dir: t.TempDir()} }
+func newFolder(t *testing.T) *folder {
+	t.Helper()
+	return &folder{t: t, dir: t.TempDir()}
+}
 
 func TestFiles_FollowsFiles(t *testing.T) {
 	f := newFolder(t)

@@ -143,7 +143,7 @@ func readFile(fsys fs.FS, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	if err == nil && len(data) > maxFileBytes {
 		err = fmt.Errorf("larger than %d MiB", maxFileBytes>>20)
@@ -161,8 +161,7 @@ func (f *file) failed(name string, info fs.FileInfo, err error) *file {
 		text = "what it held before stays in use"
 	}
 	p := Problem{Object: fileRef(name), Text: fmt.Sprintf("%s; %s", reason(err), text)}
-	var at *lineError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*lineError](err); ok {
 		p.Field, p.Text = lineField(at.line), fmt.Sprintf("%s; %s", at.err, text)
 	}
 	failed.failure = []Problem{p}
@@ -171,8 +170,7 @@ func (f *file) failed(name string, info fs.FileInfo, err error) *file {
 
 // reason leaves out the path, which the Problem has already.
 func reason(err error) string {
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err.Error()
 	}
 	return err.Error()

@@ -170,7 +170,7 @@ func (s *Store) put(obj metav1.Object) {
 	ns, name := obj.GetNamespace(), obj.GetName()
 	k := key(ns, name)
 	o := s.objects
-	kind := ""
+	var kind string
 	switch v := obj.(type) {
 	case *networkingv1.Ingress:
 		kind, o.ingresses = KindIngress, insert(o.ingresses, k, v)

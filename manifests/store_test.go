@@ -103,8 +103,10 @@ func TestStore_FirstTakeNamesEverything(t *testing.T) {
 	}
 	s.Open()
 	c := take(t, s)
-	equal(t, "refs", refs(c), []string{"ConfigMap a/m", "EndpointSlice a/s", "Ingress a/i", "IngressClass c",
-		"Namespace a", "Pod a/p", "Secret a/t", "Service a/s"})
+	equal(t, "refs", refs(c), []string{
+		"ConfigMap a/m", "EndpointSlice a/s", "Ingress a/i", "IngressClass c",
+		"Namespace a", "Pod a/p", "Secret a/t", "Service a/s",
+	})
 	o := c.Objects
 	if o.Ingress("a", "i") == nil || o.IngressClass("c") == nil || o.Service("a", "s") == nil || o.Secret("a", "t") == nil ||
 		o.ConfigMap("a", "m") == nil || o.Namespace("a") == nil {

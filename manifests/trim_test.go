@@ -17,14 +17,14 @@ func fullMeta() metav1.ObjectMeta {
 		Annotations: map[string]string{corev1.LastAppliedConfigAnnotation: "{}", "keep": "me"},
 		Labels:      map[string]string{"l": "v", discoveryv1.LabelServiceName: "web"},
 		Finalizers:  []string{"f"}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}},
-		OwnerReferences: []metav1.OwnerReference{{Name: "o"}}, GenerateName: "x-", SelfLink: "/",
+		OwnerReferences: []metav1.OwnerReference{{Name: "o"}}, GenerateName: "x-",
 	}
 }
 
 func trimmedMeta(labels map[string]string) metav1.ObjectMeta {
 	m := fullMeta()
 	m.Annotations = map[string]string{"keep": "me"}
-	m.Labels, m.Finalizers, m.ManagedFields, m.OwnerReferences, m.GenerateName, m.SelfLink = labels, nil, nil, nil, "", ""
+	m.Labels, m.Finalizers, m.ManagedFields, m.OwnerReferences, m.GenerateName = labels, nil, nil, nil, ""
 	return m
 }
 
@@ -46,10 +46,14 @@ func TestTrim(t *testing.T) {
 			&corev1.Service{ObjectMeta: trimmedMeta(all), Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.2", HealthCheckNodePort: 5}, Status: corev1.ServiceStatus{LoadBalancer: lb}},
 		},
 		"EndpointSlice": {
-			&discoveryv1.EndpointSlice{ObjectMeta: fullMeta(), AddressType: "IPv4", Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}, NodeName: &node,
-				TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "p", UID: "u", ResourceVersion: "5"}, DeprecatedTopology: all}}},
-			&discoveryv1.EndpointSlice{ObjectMeta: sliceMeta, AddressType: "IPv4", Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}, NodeName: &node,
-				TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "p"}}}},
+			&discoveryv1.EndpointSlice{ObjectMeta: fullMeta(), AddressType: "IPv4", Endpoints: []discoveryv1.Endpoint{{
+				Addresses: []string{"10.0.0.1"}, NodeName: &node,
+				TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "p", UID: "u", ResourceVersion: "5"}, DeprecatedTopology: all,
+			}}},
+			&discoveryv1.EndpointSlice{ObjectMeta: sliceMeta, AddressType: "IPv4", Endpoints: []discoveryv1.Endpoint{{
+				Addresses: []string{"10.0.0.1"}, NodeName: &node,
+				TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "p"},
+			}}},
 		},
 		"Secret": {
 			&corev1.Secret{ObjectMeta: fullMeta(), Type: "t", Data: map[string][]byte{"a": nil}, StringData: all},
@@ -64,10 +68,14 @@ func TestTrim(t *testing.T) {
 			&corev1.Namespace{ObjectMeta: trimmedMeta(all)},
 		},
 		"Pod": {
-			&corev1.Pod{ObjectMeta: fullMeta(), Spec: corev1.PodSpec{NodeName: "n", ServiceAccountName: "s", Containers: []corev1.Container{{Name: "c", Image: "i", Ports: []corev1.ContainerPort{{Name: "p"}}}}},
-				Status: corev1.PodStatus{PodIP: "10.0.0.1", Phase: "Running", HostIP: "h", Conditions: []corev1.PodCondition{{Type: "Ready", Status: "True", Message: "m"}}}},
-			&corev1.Pod{ObjectMeta: podMeta, Spec: corev1.PodSpec{NodeName: "n", Containers: []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{{Name: "p"}}}}},
-				Status: corev1.PodStatus{PodIP: "10.0.0.1", Phase: "Running", Conditions: []corev1.PodCondition{{Type: "Ready", Status: "True"}}}},
+			&corev1.Pod{
+				ObjectMeta: fullMeta(), Spec: corev1.PodSpec{NodeName: "n", ServiceAccountName: "s", Containers: []corev1.Container{{Name: "c", Image: "i", Ports: []corev1.ContainerPort{{Name: "p"}}}}},
+				Status: corev1.PodStatus{PodIP: "10.0.0.1", Phase: "Running", HostIP: "h", Conditions: []corev1.PodCondition{{Type: "Ready", Status: "True", Message: "m"}}},
+			},
+			&corev1.Pod{
+				ObjectMeta: podMeta, Spec: corev1.PodSpec{NodeName: "n", Containers: []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{{Name: "p"}}}}},
+				Status: corev1.PodStatus{PodIP: "10.0.0.1", Phase: "Running", Conditions: []corev1.PodCondition{{Type: "Ready", Status: "True"}}},
+			},
 		},
 		"metadata": {
 			&metav1.PartialObjectMetadata{ObjectMeta: fullMeta()},

@@ -29,8 +29,8 @@ func TestEndpointIsDownForAMomentAfterAFailure(t *testing.T) {
 func TestEndpointIsDownLongerWithEachFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var e Endpoint
-		for i, want := range []time.Duration{100, 200, 400, 800, 1600, 3200, 5000, 5000} {
-			want *= time.Millisecond
+		for i, ms := range []int{100, 200, 400, 800, 1600, 3200, 5000, 5000} {
+			want := time.Duration(ms) * time.Millisecond
 			e.Fail(time.Now())
 			got := downTime(&e)
 			if got < want*3/4 || got > want*5/4 {

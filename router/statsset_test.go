@@ -49,7 +49,7 @@ func TestStatsSetAllIsSorted(t *testing.T) {
 	}
 }
 
-func TestStatsSetConcurrently(t *testing.T) {
+func TestStatsSetConcurrently(_ *testing.T) {
 	s := NewStatsSet()
 	var wg sync.WaitGroup
 	for i := range 4 {
