@@ -112,10 +112,10 @@ func (c *compiler) judgeSecret(name types.NamespacedName, s *secretState) (chang
 }
 
 // judgeFirst parses a Secret that has not been looked at. A later version is left to
-// noteSecret, which also tells the other users.
+// noteSecret.
 func (c *compiler) judgeFirst(name types.NamespacedName, s *secretState) {
 	if !s.judged {
-		c.judgeSecret(name, s)
+		c.refreshSecret(name, s)
 	}
 }
 
@@ -124,8 +124,14 @@ func (c *compiler) noteSecret(name types.NamespacedName) {
 	if name == c.settings.defaultCertificate {
 		c.dirty.certificates = true
 	}
-	s := c.secrets[name]
-	if s == nil || !c.judgeSecret(name, s) {
+	if s := c.secrets[name]; s != nil {
+		c.refreshSecret(name, s)
+	}
+}
+
+// refreshSecret tells all users of a Secret what it comes to now, if that is new.
+func (c *compiler) refreshSecret(name types.NamespacedName, s *secretState) {
+	if !c.judgeSecret(name, s) {
 		return
 	}
 	for _, st := range s.users {

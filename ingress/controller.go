@@ -77,8 +77,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		case a := <-c.resolver.answers:
 			c.answered(a)
 		case r := <-c.status.reports:
-			c.compiler.problems.set(ofStatus, r.key, r.problems)
-			c.publish(built{}, noted{}, time.Now())
+			c.reported(r)
 		case <-c.timer.C:
 			c.due = time.Time{}
 			c.tick()
@@ -143,6 +142,7 @@ func (c *Controller) take() {
 }
 
 func (c *Controller) note(change manifests.Change) noted {
+	start := time.Now()
 	if c.since.IsZero() {
 		c.since = change.Since
 	}
@@ -151,7 +151,7 @@ func (c *Controller) note(change manifests.Change) noted {
 	}
 	n := c.compiler.note(change)
 	if n.endpoints && !n.structure {
-		c.observe(ChangeEndpoints, 0)
+		c.observe(ChangeEndpoints, time.Since(start), change.Since)
 	}
 	c.resolver.want(c.compiler.externalHosts())
 	return n
@@ -178,6 +178,15 @@ func (c *Controller) answered(a answer) {
 	start := time.Now()
 	changed := c.compiler.noteAnswer(a)
 	c.publish(built{}, noted{endpoints: changed}, start)
+}
+
+// reported takes what the status writer has to tell.
+func (c *Controller) reported(r statusReport) {
+	if c.compiler.ingresses[r.key] == nil {
+		return // deleted meanwhile
+	}
+	c.compiler.problems.set(ofStatus, r.key, r.problems)
+	c.publish(built{}, noted{}, time.Now())
 }
 
 // tick does what is due.
@@ -231,10 +240,10 @@ func (c *Controller) publish(b built, n noted, start time.Time) {
 	if b.set != nil || b.table != nil || n.endpoints {
 		next.LastChange = time.Now()
 		next.CompileDuration = next.LastChange.Sub(start)
-		next.Propagation = c.propagation(next.LastChange)
+		next.Propagation = between(c.since, next.LastChange)
 	}
 	if b.set != nil || b.table != nil {
-		c.observe(ChangeStructure, next.CompileDuration)
+		c.observe(ChangeStructure, next.CompileDuration, c.since)
 	}
 	if c.compiler.objects != nil {
 		next.Table, next.Generation = c.compiler.table, c.compiler.table.Generation()
@@ -248,16 +257,17 @@ func (c *Controller) publish(b built, n noted, start time.Time) {
 	c.updateStatus()
 }
 
-func (c *Controller) propagation(now time.Time) time.Duration {
-	if c.since.IsZero() {
+// between is 0 if it is not known when it began.
+func between(since, now time.Time) time.Duration {
+	if since.IsZero() {
 		return 0
 	}
-	return now.Sub(c.since)
+	return now.Sub(since)
 }
 
-func (c *Controller) observe(kind ChangeKind, duration time.Duration) {
+func (c *Controller) observe(kind ChangeKind, duration time.Duration, since time.Time) {
 	if o := c.cfg.Observe; o != nil && o.ConfigChanged != nil {
-		o.ConfigChanged(kind, duration, c.propagation(time.Now()))
+		o.ConfigChanged(kind, duration, between(since, time.Now()))
 	}
 }
 

@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/portico-ingress/portico/router"
@@ -98,20 +99,18 @@ func (r RouteInfo) String() string {
 	if r.Fallback {
 		path = "(other)"
 	}
-	line := fmt.Sprintf("%s %s %s ->", host, path, r.Origin)
+	words := []string{host, path, r.Origin, "->"}
 	if r.Service != "" {
-		line += " " + r.Service
+		words = append(words, r.Service)
 	}
 	if r.Status != 0 {
-		line += fmt.Sprintf(" %d", r.Status)
+		words = append(words, strconv.Itoa(r.Status))
 	} else {
-		line += fmt.Sprintf(" [%s]", strings.Join(r.Endpoints, " "))
+		words = append(words, "["+strings.Join(r.Endpoints, " ")+"]")
 	}
-	for _, f := range r.Filters {
-		line += " " + f
-	}
+	words = append(words, r.Filters...)
 	if r.Reason != "" {
-		line += " (" + r.Reason + ")"
+		words = append(words, "("+r.Reason+")")
 	}
-	return line
+	return strings.Join(words, " ")
 }

@@ -89,6 +89,7 @@ func takeYAML(t testing.TB, text string) manifests.Change {
 var placeholder = regexp.MustCompile(`@(crt|key)\(([a-z]+)((?: [^ )]+)*)\)`)
 
 func expandCertificates(t testing.TB, text string) string {
+	t.Helper()
 	return placeholder.ReplaceAllStringFunc(text, func(found string) string {
 		m := placeholder.FindStringSubmatch(found)
 		pair := keyPair(t, m[2], strings.Fields(m[3]))
@@ -207,6 +208,7 @@ func readCase(t *testing.T, file string) (*txtar.Archive, map[string]string, cas
 }
 
 func goldenFiles(t testing.TB) []string {
+	t.Helper()
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no golden cases", err)

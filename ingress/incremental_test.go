@@ -26,6 +26,7 @@ type world struct {
 }
 
 func newWorld(t testing.TB, seed uint64) *world {
+	t.Helper()
 	w := &world{
 		t: t, rand: rand.New(rand.NewPCG(seed, 1)), store: manifests.NewStore(),
 		names: map[string][]string{"x.example": {"192.0.2.1"}, "y.example": {"127.0.0.1", "192.0.2.2"}},
@@ -222,7 +223,7 @@ func worldConfig() *Config {
 
 // Change after change comes to the same as compiling the last state from scratch.
 func TestIncrementalEqualsScratch(t *testing.T) {
-	seeds, steps := uint64(30), 60
+	seeds, steps := uint64(60), 60
 	if testing.Short() {
 		seeds = 5
 	}
@@ -269,7 +270,7 @@ func checkNothingLeaks(t *testing.T, step, scratch *compiler) {
 
 // Whatever was pending on the way, and in whichever order it came, makes no difference.
 func TestPendingSecretsMakeNoDifferenceInTheEnd(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(60) {
 		w := newWorld(t, 1000+seed)
 		step := testCompiler(worldConfig())
 		var change manifests.Change

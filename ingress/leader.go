@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,8 +21,8 @@ const (
 
 // elect takes part in the election until ctx ends, and says when it is won and lost.
 func elect(ctx context.Context, cfg *Config, lead func(leading bool)) {
-	log := cfg.log()
 	for ctx.Err() == nil {
+		t := term{log: cfg.log(), lead: lead}
 		elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 			Name: cfg.ElectionID,
 			Lock: &resourcelock.LeaseLock{
@@ -33,20 +34,38 @@ func elect(ctx context.Context, cfg *Config, lead func(leading bool)) {
 			RenewDeadline:   renewDeadline,
 			RetryPeriod:     leaseRetry,
 			ReleaseOnCancel: true,
-			Callbacks: leaderelection.LeaderCallbacks{
-				OnStartedLeading: func(ctx context.Context) {
-					if ctx.Err() == nil {
-						log.Info("this replica writes status and Events")
-						lead(true)
-					}
-				},
-				OnStoppedLeading: func() { lead(false) },
-			},
+			Callbacks:       leaderelection.LeaderCallbacks{OnStartedLeading: t.begin, OnStoppedLeading: t.end},
 		})
 		if err != nil {
-			log.Error("leader election cannot start; nobody writes status", zap.Error(err))
+			t.log.Error("leader election cannot start; nobody writes status", zap.Error(err))
 			return
 		}
 		elector.Run(ctx) // returns when the Lease is lost
 	}
+}
+
+// term is the time from one election to its loss. client-go tells of the beginning in a
+// goroutine of its own, which may come after the end.
+type term struct {
+	log  *zap.Logger
+	lead func(leading bool)
+
+	mu   sync.Mutex
+	over bool
+}
+
+func (t *term) begin(context.Context) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over {
+		t.log.Info("this replica is the leader: it writes status and Events")
+		t.lead(true)
+	}
+}
+
+func (t *term) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	t.lead(false)
 }

@@ -3,6 +3,7 @@ package ingress
 import (
 	"bytes"
 	"fmt"
+	"strconv"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -63,7 +64,7 @@ func (p portRef) String() string {
 	if p.name != "" {
 		return p.name
 	}
-	return fmt.Sprint(p.number)
+	return strconv.Itoa(int(p.number))
 }
 
 // fallbackField is where the default backend of an Ingress stands.

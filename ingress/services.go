@@ -121,7 +121,7 @@ func (c *compiler) setResolution(p *portState, next resolution) {
 
 // markUses marks the hosts on which an Ingress leads to a port.
 func (c *compiler) markUses(st *ingressState, p *portState) {
-	st.spec.eachBackend(func(field func() string, host string, ref *backendRef) {
+	st.spec.eachBackend(func(_ func() string, host string, ref *backendRef) {
 		if ref.service != p.service.Name || ref.port != p.ref {
 			return
 		}

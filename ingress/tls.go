@@ -3,11 +3,11 @@ package ingress
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
-	networkingv1 "k8s.io/api/networking/v1"
-
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/portico-ingress/portico/certs"
 	"github.com/portico-ingress/portico/manifests"
@@ -148,20 +148,14 @@ func listNames(names []string) string {
 	if more > 0 {
 		names = names[:maxListedNames]
 	}
-	text := ""
-	for i, n := range names {
-		if i > 0 {
-			text += ", "
-		}
-		text += fmt.Sprintf("%.80s", n)
-	}
+	text := strings.Join(names, ", ")
 	switch {
 	case text == "":
 		return "no host"
 	case more > 0:
-		return fmt.Sprintf("%s and %d more", text, more)
+		return fmt.Sprintf("%.400s and %d more", text, more)
 	}
-	return text
+	return fmt.Sprintf("%.400s", text)
 }
 
 // usableFor is the certificate for a host, or nil: one that does not cover it is not served

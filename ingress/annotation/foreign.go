@@ -2,6 +2,7 @@ package annotation
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -45,14 +46,7 @@ func foreign(key, value string, o *Options) string {
 type match func(name, value string) bool
 
 func named(names ...string) match {
-	return func(name, _ string) bool {
-		for _, n := range names {
-			if n == name {
-				return true
-			}
-		}
-		return false
-	}
+	return func(name, _ string) bool { return slices.Contains(names, name) }
 }
 
 func prefixed(prefix string) match {
