@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -165,8 +166,8 @@ var serverField = []byte("portico")
 // send writes the answer, whoever made it.
 func (p *Proxy) send(x *engine.Exchange, s *passage) {
 	if s.route != nil {
-		for i := len(s.route.Filters) - 1; i >= 0; i-- {
-			s.route.Filters[i].Response(x)
+		for _, f := range slices.Backward(s.route.Filters) {
+			f.Response(x)
 		}
 	}
 	if !p.cfg.HideServer && !x.Response.Fields.Has(engine.ServerField) {

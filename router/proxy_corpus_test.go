@@ -102,6 +102,7 @@ func TestRequestCorpus(t *testing.T) {
 }
 
 func runRequest(t *testing.T, c corpusCase) {
+	t.Helper()
 	b := startBackend(t, answerAll)
 	f := startFront(t, b.addr)
 	conn := f.dial(t)
@@ -225,6 +226,7 @@ func TestAnswerCorpus(t *testing.T) {
 }
 
 func runAnswer(t *testing.T, c corpusCase) {
+	t.Helper()
 	b := startBackend(t, func(u *upstreamConn) { giveAnswers(u, c) })
 	f := startFront(t, b.addr)
 	conn := f.dial(t)

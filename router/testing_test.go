@@ -94,8 +94,14 @@ func (s setup) table(t testing.TB, f *front, upstreams []string) *Table {
 	backends := NewBackends(BackendsConfig{NewPool: func(a netip.AddrPort) *engine.Pool {
 		return engine.NewPool(a.String(), s.pool)
 	}})
-	t.Cleanup(func() { backends.Keep(nil) })
 	f.backend = backends.Get("test/echo:80")
+	t.Cleanup(func() {
+		endpoints := f.backend.Endpoints()
+		backends.Keep(nil)
+		for _, e := range endpoints {
+			eventually(t, "all connections to backends are closed", func() bool { return e.Pool().Open() == 0 })
+		}
+	})
 	backends.SetTargets("test/echo:80", targets)
 	route := &Route{Path: "/", Origin: "test/ingress", Service: "test/echo:80", Backend: f.backend, Stats: f.stats}
 	if s.route != nil {
@@ -247,11 +253,14 @@ type upstreamConn struct {
 	got   bytes.Buffer
 }
 
+// recorded is how much of each connection is kept.
+const recorded = 1 << 20
+
 // Read records.
 func (c *upstreamConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.mu.Lock()
-	c.got.Write(p[:n])
+	c.got.Write(p[:min(n, recorded-c.got.Len())])
 	c.mu.Unlock()
 	return n, err
 }
@@ -307,7 +316,7 @@ func startBackend(t testing.TB, serve func(c *upstreamConn)) *rawBackend {
 		ln.Close()
 		b.mu.Lock()
 		for _, c := range b.all {
-			c.Conn.Close()
+			c.Close()
 		}
 		b.mu.Unlock()
 		b.wg.Wait()
@@ -359,3 +368,6 @@ func eventually(t testing.TB, what string, cond func() bool) {
 		}
 	}
 }
+
+// noDeadline takes a deadline away: a client without one sets no timer.
+var noDeadline time.Time

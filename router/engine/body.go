@@ -1,6 +1,9 @@
 package engine
 
-import "io"
+import (
+	"errors"
+	"io"
+)
 
 // body takes one message body out of an input.
 type body struct {
@@ -58,7 +61,7 @@ func (b *body) piece(unread []byte) ([]byte, error) {
 // fill reads more from src. The end of src is an error unless it ends the body.
 func (b *body) fill(src io.Reader) error {
 	err := b.in.fill(src)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		if b.framing == untilClose {
 			b.ended = true
 			return nil

@@ -8,7 +8,7 @@ type chunkDecoder struct {
 	state     chunkState
 	left      int64 // bytes of the current chunk still to come
 	digits    int8  // of the chunk size
-	extension int   // bytes of extensions, over the whole body
+	extension int64 // bytes of extensions that data has not paid for
 	trailer   int   // bytes of the trailer section
 	lineStart bool  // in the trailer section: nothing of the line has come
 }
@@ -31,7 +31,9 @@ const (
 )
 
 // Bounds of what chunked coding carries beside data. The extensions of a whole body are
-// bounded, not those of one chunk: many small chunks with long extensions cost just as much.
+// bounded, not those of one chunk: many small chunks with long extensions cost just as
+// much. Each byte of data allows one more, so that a client that signs its chunks can send
+// as many as it likes.
 const (
 	maxChunkExtensions = 16 << 10
 	maxTrailer         = 8 << 10
@@ -77,6 +79,7 @@ func (d *chunkDecoder) syntax(c byte, trailer *[]byte) error {
 			return errChunk
 		}
 		d.digits = 0
+		d.extension -= min(d.extension, d.left)
 		d.state = chunkData
 		if d.left == 0 {
 			d.state, d.lineStart = chunkTrailer, true

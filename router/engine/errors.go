@@ -9,7 +9,7 @@ import (
 
 // A Refusal says why a request is not served: the status to answer, and the reason for
 // the log. The client is told the status only.
-type Refusal struct {
+type Refusal struct { //nolint:errname // it is no failure of ours
 	Status int
 	Reason string
 }
@@ -23,19 +23,19 @@ func badRequest(reason string) *Refusal { return &Refusal{Status: 400, Reason: r
 type Cause uint8
 
 const (
-	// CauseConnect: no connection could be made. Nothing was sent.
+	// CauseConnect means that no connection could be made. Nothing was sent.
 	CauseConnect Cause = iota + 1
-	// CauseWrite: the connection failed while the request was sent.
+	// CauseWrite means that the connection failed while the request was sent.
 	CauseWrite
-	// CauseClosed: the upstream closed the connection before it had answered.
+	// CauseClosed means that the upstream closed the connection before it had answered.
 	CauseClosed
-	// CauseTimeout: the upstream did not answer in time.
+	// CauseTimeout means that the upstream did not answer in time.
 	CauseTimeout
-	// CauseProtocol: what the upstream sent is not an HTTP answer.
+	// CauseProtocol means that what the upstream sent is not an HTTP answer.
 	CauseProtocol
-	// CauseClientGone: the client went away, so that there is nobody to answer.
+	// CauseClientGone means that the client went away, so that there is nobody to answer.
 	CauseClientGone
-	// CauseClientBody: the client's request body was malformed, cut short or too slow.
+	// CauseClientBody means that the client's request body was malformed, cut short or too slow.
 	CauseClientBody
 )
 
@@ -69,7 +69,6 @@ var (
 	errHeadTooLarge  = errors.New("head larger than the limit")
 	errTooManyFields = errors.New("more fields than the limit")
 	errBareLF        = errors.New("line feed without carriage return")
-	errBareCR        = errors.New("carriage return without line feed")
 	errFieldLine     = errors.New("malformed field line")
 	errFieldName     = errors.New("field name is not a token")
 	errFieldValue    = errors.New("control character in a field value")
@@ -79,7 +78,7 @@ var (
 	errClientGone    = errors.New("client closed the connection")
 	errHeadTimeout   = fmt.Errorf("head: %w", os.ErrDeadlineExceeded)
 	errStopped       = errors.New("not wanted any more")
-	errListed        = errors.New("Connection lists more names than any honest one")
+	errListed        = errors.New("more names in Connection than any honest one has")
 	errTarget        = errors.New("request line cannot be written")
 	errUpgrade       = errors.New("101 without the upgrade that was asked for")
 )
@@ -87,6 +86,15 @@ var (
 // isReset reports that the other side tore the connection down.
 func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// asTimeout makes the several errors that say so errors of one kind.
+func asTimeout(err error) error {
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() && !isTimeout(err) {
+		return fmt.Errorf("%w: %w", os.ErrDeadlineExceeded, err)
+	}
+	return err
 }
 
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -26,7 +26,7 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	if u == nil {
 		fresh, err := p.dial()
 		if err != nil {
-			return &UpstreamError{Cause: CauseConnect, Unsent: true, Err: err}
+			return &UpstreamError{Cause: CauseConnect, Unsent: true, Err: asTimeout(err)}
 		}
 		u, reused = fresh, false
 	}
@@ -133,7 +133,7 @@ func (x *Exchange) receiveHead(u *clientConn) *UpstreamError {
 		}
 		status := x.Response.Status
 		switch {
-		case status == 101 && !(x.Request.upgrade && x.Response.accepts(x.Request.Fields.Get(Upgrade))):
+		case status == 101 && !x.switches():
 			return protocolError(errUpgrade)
 		case status == 101, status >= 200:
 			return x.headArrived(u)
@@ -146,6 +146,11 @@ func (x *Exchange) receiveHead(u *clientConn) *UpstreamError {
 		}
 		x.Response.reset()
 	}
+}
+
+// switches reports whether a 101 is for what was asked.
+func (x *Exchange) switches() bool {
+	return x.Request.upgrade && x.Response.accepts(x.Request.Fields.Get(Upgrade))
 }
 
 // headArrived begins the body. What of it came with the head is looked through: while

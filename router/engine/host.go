@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"net/netip"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -80,6 +81,9 @@ func normalizeHost(dst, host []byte) ([]byte, error) {
 		}
 	}
 	if !ascii {
+		if !utf8.Valid(host) {
+			return nil, errHost
+		}
 		name, err := idna.Lookup.ToASCII(string(host))
 		if err != nil {
 			return nil, errHost

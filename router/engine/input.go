@@ -41,9 +41,9 @@ func (in *input) release() {
 }
 
 // compact makes room behind a head that is not complete yet, by moving it to the front
-// and then by doubling the buffer up to max bytes. It reports false when there is no
+// and then by doubling the buffer up to limit bytes. It reports false when there is no
 // room to be had.
-func (in *input) compact(max int) bool {
+func (in *input) compact(limit int) bool {
 	if in.w < len(in.buf) {
 		return true
 	}
@@ -52,10 +52,10 @@ func (in *input) compact(max int) bool {
 		in.r = 0
 		return true
 	}
-	if in.w >= max {
+	if in.w >= limit {
 		return false
 	}
-	bigger := make([]byte, min(2*len(in.buf), max))
+	bigger := make([]byte, min(2*len(in.buf), limit))
 	copy(bigger, in.buf)
 	putBuffer(in.buf)
 	in.buf = bigger

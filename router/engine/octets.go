@@ -1,6 +1,9 @@
 package engine
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // isTokenByte has the characters of a token (RFC 9110 section 5.6.2).
 var isTokenByte = func() (t [256]bool) {
@@ -48,23 +51,11 @@ func hasControl(b []byte) bool {
 	return anyControl(b)
 }
 
-func anyControl(b []byte) bool {
-	for _, c := range b {
-		if isControl(c) {
-			return true
-		}
-	}
-	return false
-}
+func anyControl(b []byte) bool { return slices.ContainsFunc(b, isControl) }
 
 // isVisible reports that b has neither controls nor spaces.
 func isVisible(b []byte) bool {
-	for _, c := range b {
-		if c <= ' ' || c == 0x7f {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(b, func(c byte) bool { return c <= ' ' || c == 0x7f })
 }
 
 func lower(c byte) byte {

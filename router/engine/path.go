@@ -67,7 +67,7 @@ var pathClasses = func() (t [256]uint8) {
 			t[c] = pathEncode
 		}
 	}
-	for _, c := range "\"<>^`{|}" {
+	for _, c := range "\"<>^`{|}?#" { // a path has no query and no fragment
 		t[c] = pathEncode
 	}
 	return t

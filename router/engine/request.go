@@ -1,6 +1,9 @@
 package engine
 
-import "bytes"
+import (
+	"bytes"
+	"errors"
+)
 
 // Version is an HTTP version, major*10 + minor.
 type Version uint8
@@ -84,7 +87,7 @@ func (r *Request) parse(head []byte, limits *Limits) *Refusal {
 		return refusal
 	}
 	if err := parseFieldLines(head[eol+1:len(head)-2], &r.Fields, limits.MaxFields); err != nil {
-		if err == errTooManyFields {
+		if errors.Is(err, errTooManyFields) {
 			return &Refusal{Status: 431, Reason: err.Error()}
 		}
 		return badRequest(err.Error())
@@ -352,19 +355,16 @@ func (r *Request) readConnection() *Refusal {
 // mayUpgradeTo reports whether a tunnel may be made for all of these protocols: not for
 // one in which further requests would travel past the proxy, as HTTP/2 or TLS.
 func mayUpgradeTo(protocols []byte) bool {
-	any := false
+	named := false
 	for p := range tokens(protocols) {
-		any = true
-		name := p
-		if i := bytes.IndexByte(p, '/'); i >= 0 {
-			name = p[:i]
-		}
+		named = true
+		name, _, _ := bytes.Cut(p, slash)
 		if !isToken(name) || equalFold(name, "h2c") || equalFold(name, "h2") ||
 			equalFold(name, "http") || equalFold(name, "tls") {
 			return false
 		}
 	}
-	return any
+	return named
 }
 
 // sound reports whether the request line can be written. What came from the client can

@@ -29,7 +29,7 @@ func (r *Response) reset() {
 var errStatusLine = errors.New("malformed status line")
 
 // parse reads a complete head of an answer to a request with this method.
-func (r *Response) parse(head []byte, method []byte, maxFields int) error {
+func (r *Response) parse(head, method []byte, maxFields int) error {
 	eol := bytes.IndexByte(head, '\n')
 	version, err := r.parseLine(head[:eol-1])
 	if err != nil {
@@ -129,12 +129,12 @@ func (r *Response) readConnection(version Version) error {
 
 // accepts reports whether a 101 switches to protocols that were asked for, and to no other.
 func (r *Response) accepts(asked []byte) bool {
-	any := false
+	named := false
 	for got := range tokens(r.Fields.Get(Upgrade)) {
-		any = true
+		named = true
 		if !hasTokenBytes(asked, got) {
 			return false
 		}
 	}
-	return any
+	return named
 }

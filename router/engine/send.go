@@ -165,8 +165,9 @@ func (r *upstreamReader) Read(p []byte) (int, error) {
 // two is slow the rest is copied, which can be looked at while it goes.
 func (x *Exchange) splice(u *clientConn) error {
 	start := time.Now()
-	u.armRead(start, min(glance, u.pool.cfg.ReadTimeout))
+	u.armRead(start, min(glance, u.pool.cfg.ReadTimeout, x.out.timeout/4))
 	x.conn.armWrite(start, x.out.timeout)
+	surely := x.conn.writeBy.Add(-x.out.timeout / 4) // before the client can have timed out
 	step := min(x.upBody.left, x.spliceStep)
 	x.limited = io.LimitedReader{R: u.tcp, N: step}
 	n, err := x.conn.tcp.ReadFrom(&x.limited)
@@ -177,8 +178,9 @@ func (x *Exchange) splice(u *clientConn) error {
 	x.upBody.ended = x.upBody.left == 0
 	now := time.Now()
 	switch took := now.Sub(start); {
-	case isTimeout(err) && now.Before(x.conn.writeBy):
-		// It was the upstream that was waited for, and all it had sent has been moved.
+	case isTimeout(err) && now.Before(surely):
+		// It was the upstream that was waited for, and all it had sent has been moved. (Had
+		// the client timed out, what is on its way between the two would be lost.)
 		err = nil
 		x.slow = true
 	case err == nil && n < step:

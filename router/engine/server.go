@@ -30,6 +30,7 @@ type Server struct {
 	conns     map[*serverConn]net.Conn
 	listeners map[net.Listener]struct{}
 	closed    bool
+	stopped   chan struct{} // closed with it
 	empty     chan struct{} // closed when the last connection has gone while shutting down
 }
 
@@ -47,6 +48,7 @@ func (s *Server) prepare() {
 		s.limits = s.Limits.withDefaults()
 		s.conns = map[*serverConn]net.Conn{}
 		s.listeners = map[net.Listener]struct{}{}
+		s.stopped = make(chan struct{})
 	})
 }
 
@@ -74,7 +76,10 @@ func (s *Server) accept(ln net.Listener, config *tls.Config) error {
 			}
 			// Out of descriptors, or a connection that broke before it was taken.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			time.Sleep(pause)
+			select {
+			case <-time.After(pause):
+			case <-s.stopped:
+			}
 			continue
 		}
 		pause = 0
@@ -178,7 +183,10 @@ const drainLook = 100 * time.Millisecond
 func (s *Server) close() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed = true
+	if !s.closed {
+		s.closed = true
+		close(s.stopped)
+	}
 	for ln := range s.listeners {
 		_ = ln.Close() // it is not used any more either way
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -140,7 +141,7 @@ func (c *serverConn) wake() {
 // settleWake waits the moment until wake has moved the deadline, and undoes it.
 func (c *serverConn) settleWake() {
 	for c.state.Load() == connWaking {
-		time.Sleep(time.Microsecond)
+		runtime.Gosched()
 	}
 	c.state.Store(connBusy)
 	c.readBy = time.Time{}
@@ -261,11 +262,10 @@ func (c *serverConn) readRequest(x *Exchange) (refusal *Refusal, alive bool) {
 		if !x.in.compact(limits.MaxHead) {
 			return tooLarge(unread), true
 		}
-		switch err := c.readMore(x, deadline); {
-		case isTimeout(err):
+		if err := c.readMore(x, deadline); isTimeout(err) {
 			return &Refusal{Status: 408, Reason: "head not complete in time"}, true
-		case err != nil:
-			return nil, false
+		} else if err != nil {
+			return nil, false //nolint:nilerr // it has left: there is nobody to tell
 		}
 	}
 }
@@ -290,10 +290,8 @@ func (c *serverConn) readMore(x *Exchange, deadline time.Time) error {
 
 // tooLarge tells a target that is too long from a head that is.
 func tooLarge(head []byte) *Refusal {
-	for _, c := range head {
-		if c == '\n' {
-			return &Refusal{Status: 431, Reason: errHeadTooLarge.Error()}
-		}
+	if bytes.IndexByte(head, '\n') >= 0 {
+		return &Refusal{Status: 431, Reason: errHeadTooLarge.Error()}
 	}
 	return &Refusal{Status: 414, Reason: "target longer than the limit"}
 }

@@ -65,7 +65,7 @@ func (t *tunnel) relay(dst, src *wire, first []byte, count *int64) error {
 		src.armRead(time.Now(), t.limit)
 		err := src.receive(&in)
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil
 		case isTimeout(err) && time.Since(time.Unix(0, t.moved.Load())) < t.limit:
 			continue // the other direction is alive
