@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/portico-ingress/portico/e2e/cluster"
@@ -30,6 +33,10 @@ const keepEnv = "PORTICO_E2E_KEEP"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// Tests wait for the cluster more than they compute.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("8")
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	code, err := run(ctx, m)
@@ -66,6 +73,9 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	if client, err = up.Client(); err != nil {
 		return 1, err
 	}
+	if err := clearLeftovers(ctx); err != nil {
+		return 1, err
+	}
 	// An interrupted run must still end the cluster, so it is ended from here.
 	done := make(chan int, 1)
 	go func() { done <- m.Run() }()
@@ -84,20 +94,29 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 // then what is still missing. It logs how long that took.
 func waitFor(t *testing.T, deadline time.Duration, what string, cond func(context.Context) string) {
 	t.Helper()
+	t.Logf("%s after %s", what, waitQuietly(t, deadline, what, cond).Round(time.Millisecond))
+}
+
+// waitQuietly is waitFor for what nobody wants to read about unless it fails.
+func waitQuietly(t *testing.T, deadline time.Duration, what string, cond func(context.Context) string) time.Duration {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	start := time.Now()
+	last := ""
 	for {
 		missing := cond(ctx)
 		if missing == "" {
-			t.Logf("%s after %s", what, time.Since(start).Round(time.Millisecond))
-			return
+			return time.Since(start)
+		}
+		if ctx.Err() == nil || last == "" {
+			last = missing
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("not within %s: %s; last: %s", deadline, what, missing)
+			t.Fatalf("not within %s: %s; last: %s", deadline, what, last)
 		case <-tick.C:
 		}
 	}
@@ -121,43 +140,70 @@ func apply(t *testing.T, namespace, yaml string) {
 	}
 }
 
-// newNamespace makes a namespace for one test. It and what is in it go when the
-// test is over, unless it failed: then its Pods are shown first.
+// testLabel marks what tests made, so that the next run can clear it away.
+const testLabel = "e2e.portico.dev/test"
+
+// newNamespace makes a namespace for one test, and a name that nobody else has:
+// hosts of the test end in NAME.test. It and what is in it go when the test is
+// over, unless it failed: then its Pods are shown first.
 func newNamespace(t *testing.T) string {
 	t.Helper()
-	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
-	if len(name) > 50 {
-		name = name[:50]
+	prefix := strings.ToLower(regexp.MustCompile("[^A-Za-z0-9]+").ReplaceAllString(strings.TrimPrefix(t.Name(), "Test"), "-"))
+	prefix = strings.Trim(prefix[:min(len(prefix), 40)], "-")
+	ns, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: prefix + "-", Labels: map[string]string{testLabel: ""}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	name = strings.Trim(name, "-")
-	// One that an earlier, interrupted run left is in the way.
-	kubectl(t, "delete", "namespace", name, "--ignore-not-found", "--wait=true", "--timeout=60s")
-	kubectl(t, "create", "namespace", name)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if t.Failed() {
-			all, _ := up.Kubectl(ctx, "get", "pods,services,endpointslices,ingresses", "-n", name, "-o", "wide")
-			events, _ := up.Kubectl(ctx, "get", "events", "-n", name, "--sort-by=.lastTimestamp")
-			t.Logf("left behind:\n%s\n%s", all, events)
-			pods, _ := up.Kubectl(ctx, "get", "pods", "-n", name, "-o", "name")
-			for pod := range strings.FieldsSeq(pods) {
-				logs, _ := up.Kubectl(ctx, "logs", "-n", name, pod, "--all-containers", "--tail=30")
-				t.Logf("logs of %s:\n%s", pod, logs)
-			}
-		}
-		if _, err := up.Kubectl(ctx, "delete", "namespace", name, "--wait=false"); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { endNamespace(t, ns.Name) })
 	// Pods are refused until its default ServiceAccount is there.
-	waitFor(t, 20*time.Second, "namespace "+name, func(ctx context.Context) string {
-		if _, err := up.Kubectl(ctx, "get", "serviceaccount", "default", "-n", name); err != nil {
+	waitQuietly(t, 20*time.Second, "namespace "+ns.Name, func(ctx context.Context) string {
+		if _, err := client.CoreV1().ServiceAccounts(ns.Name).Get(ctx, "default", metav1.GetOptions{}); err != nil {
 			return err.Error()
 		}
 		return ""
 	})
-	return name
+	return ns.Name
+}
+
+func endNamespace(t *testing.T, name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if t.Failed() {
+		all, _ := up.Kubectl(ctx, "get", "pods,services,endpointslices,ingresses", "-n", name, "-o", "wide")
+		events, _ := up.Kubectl(ctx, "get", "events", "-n", name, "--sort-by=.lastTimestamp")
+		t.Logf("left behind:\n%s\n%s", all, events)
+		pods, _ := up.Kubectl(ctx, "get", "pods", "-n", name, "-o", "name")
+		for pod := range strings.FieldsSeq(pods) {
+			logs, _ := up.Kubectl(ctx, "logs", "-n", name, pod, "--all-containers", "--tail=30")
+			t.Logf("logs of %s:\n%s", pod, logs)
+		}
+	}
+	if err := client.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// clearLeftovers removes what an earlier run left in a cluster that stayed up.
+// Namespaces take their time to go, and nobody waits for their names.
+func clearLeftovers(ctx context.Context) error {
+	namespaces, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: testLabel})
+	if err != nil {
+		return err
+	}
+	for _, ns := range namespaces.Items {
+		if err := client.NetworkingV1().Ingresses(ns.Name).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+			return err
+		}
+		if ns.DeletionTimestamp != nil {
+			continue
+		}
+		if err := client.CoreV1().Namespaces().Delete(ctx, ns.Name, metav1.DeleteOptions{}); err != nil {
+			return err
+		}
+	}
+	return client.NetworkingV1().IngressClasses().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: testLabel})
 }
 
 // curl runs curl on the client host and returns the body. Trouble of any kind,

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // echoReport is what the echo backend answers: the request as it saw it.
@@ -35,34 +37,44 @@ type echoBackend struct {
 	replicas int
 	nodePort bool   // otherwise a ClusterIP Service
 	lameDuck string // empty: 5s
+	port     int    // that it listens on, called http; zero: 8080
+	alsoPort int    // another, called also; zero: none
+	app      string // the Pods' label; empty: name
+	bare     bool   // without a Service
 }
 
 // yaml is the backend as Kubernetes objects. Its Pods are spread over the nodes
 // and meet the restricted Pod Security standard.
 func (b echoBackend) yaml() string {
-	service := "ClusterIP"
-	if b.nodePort {
-		service = "NodePort"
+	if b.app == "" {
+		b.app = b.name
 	}
-	lameDuck := b.lameDuck
-	if lameDuck == "" {
-		lameDuck = "5s"
+	if b.port == 0 {
+		b.port = 8080
 	}
-	return fmt.Sprintf(`
+	if b.lameDuck == "" {
+		b.lameDuck = "5s"
+	}
+	ports, declared := strconv.Itoa(b.port), fmt.Sprintf("{name: http, containerPort: %d}", b.port)
+	if b.alsoPort != 0 {
+		ports += "," + strconv.Itoa(b.alsoPort)
+		declared += fmt.Sprintf(", {name: also, containerPort: %d}", b.alsoPort)
+	}
+	yaml := fmt.Sprintf(`
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: %[1]s}
 spec:
   replicas: %[2]d
-  selector: {matchLabels: {app: %[1]s}}
+  selector: {matchLabels: {app: %[3]s, echo: %[1]s}}
   template:
-    metadata: {labels: {app: %[1]s}}
+    metadata: {labels: {app: %[3]s, echo: %[1]s}}
     spec:
       topologySpreadConstraints:
       - maxSkew: 1
         topologyKey: kubernetes.io/hostname
         whenUnsatisfiable: DoNotSchedule
-        labelSelector: {matchLabels: {app: %[1]s}}
+        labelSelector: {matchLabels: {echo: %[1]s}}
       securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
       containers:
       - name: echo
@@ -71,21 +83,30 @@ spec:
         env:
         - {name: NAME, value: %[1]s}
         - {name: LAMEDUCK, value: %[4]s}
-        ports: [{name: http, containerPort: 8080}]
+        - {name: PORTS, value: "%[5]s"}
+        ports: [%[6]s]
         readinessProbe: {httpGet: {path: /ready, port: http}, periodSeconds: 1}
         securityContext:
           readOnlyRootFilesystem: true
           allowPrivilegeEscalation: false
           capabilities: {drop: [ALL]}
----
+`, b.name, b.replicas, b.app, b.lameDuck, ports, declared)
+	if b.bare {
+		return yaml
+	}
+	service := "ClusterIP"
+	if b.nodePort {
+		service = "NodePort"
+	}
+	return yaml + fmt.Sprintf(`---
 apiVersion: v1
 kind: Service
 metadata: {name: %[1]s}
 spec:
-  type: %[3]s
-  selector: {app: %[1]s}
+  type: %[2]s
+  selector: {app: %[3]s}
   ports: [{name: http, port: 80, targetPort: http}]
-`, b.name, b.replicas, service, lameDuck)
+`, b.name, service, b.app)
 }
 
 // deployEcho applies a backend and waits until its Pods are ready.
@@ -98,7 +119,17 @@ func deployEcho(t *testing.T, namespace string, b echoBackend) {
 // waitRollout waits until a Deployment is as it should be.
 func waitRollout(t *testing.T, namespace, name string) {
 	t.Helper()
-	kubectl(t, "rollout", "status", "deployment/"+name, "-n", namespace, "--timeout=90s")
+	waitQuietly(t, 90*time.Second, "rollout of "+name, func(ctx context.Context) string {
+		d, err := client.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err.Error()
+		}
+		s, want := d.Status, *d.Spec.Replicas
+		if s.ObservedGeneration < d.Generation || s.UpdatedReplicas != want || s.Replicas != want || s.AvailableReplicas != want {
+			return fmt.Sprintf("%d wanted, %d updated, %d in all, %d available", want, s.UpdatedReplicas, s.Replicas, s.AvailableReplicas)
+		}
+		return ""
+	})
 }
 
 // nodePort is the port at which every node offers a Service.
@@ -114,7 +145,10 @@ func nodePort(t *testing.T, namespace, service string) int {
 // scale sets a Deployment's number of Pods, without waiting.
 func scale(t *testing.T, namespace, name string, replicas int) {
 	t.Helper()
-	kubectl(t, "scale", "deployment/"+name, "-n", namespace, fmt.Sprintf("--replicas=%d", replicas))
+	patch := fmt.Sprintf(`{"spec":{"replicas":%d}}`, replicas)
+	if _, err := client.AppsV1().Deployments(namespace).Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // readyEndpoints are the addresses of a Service's IPv4 endpoints that are

@@ -74,6 +74,23 @@ func (c *Cluster) DialClient(ctx context.Context, network, address string) (net.
 	return c.cfg.netns(ClientHost).dial(ctx, network, address)
 }
 
+// Dial connects from a host of the cluster: client, control or a node, which
+// reaches Pods too. The address must be numeric.
+func (c *Cluster) Dial(ctx context.Context, host, network, address string) (net.Conn, error) {
+	return c.cfg.netns(host).dial(ctx, network, address)
+}
+
+// ListenPacketClient listens for packets on the client host. The address must be
+// numeric.
+func (c *Cluster) ListenPacketClient(ctx context.Context, network, address string) (conn net.PacketConn, err error) {
+	err = c.cfg.netns(ClientHost).do(func() error {
+		var l net.ListenConfig
+		conn, err = l.ListenPacket(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
 // Command prepares a command that runs on a host of the cluster: client,
 // control or a node. It sees the machine's files.
 func (c *Cluster) Command(ctx context.Context, host string, argv ...string) (*exec.Cmd, error) {

@@ -15,7 +15,9 @@ import (
 )
 
 // TestCluster holds the cluster itself to what the other tests take for
-// granted. When it fails, nothing the others say means much.
+// granted. When it fails, nothing the others say means much. Of the tests that
+// run alone it is the first, by the name of its file: Pods of other tests would
+// have other addresses after it.
 func TestCluster(t *testing.T) {
 	t.Run("nodes are ready", testNodesReady)
 	t.Run("services", testServices)
