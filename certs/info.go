@@ -42,7 +42,7 @@ func (s *Set) Certificates() []Info {
 			Name:        c.Name,
 			Hosts:       served,
 			Default:     c == s.fallback,
-			Names:       c.Names(),
+			Names:       append([]string{}, c.Names()...), // never null in JSON
 			Issuer:      c.Leaf.Issuer.String(),
 			NotBefore:   c.Leaf.NotBefore,
 			NotAfter:    c.Leaf.NotAfter,

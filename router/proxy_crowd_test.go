@@ -20,7 +20,8 @@ func TestACrowd(t *testing.T) {
 	for range 3 {
 		addrs = append(addrs, startBackend(t, moody).addr)
 	}
-	f := setup{mute: true}.start(t, addrs...)
+	f := startFront(t, addrs...)
+	var asked sync.Map
 	var wg sync.WaitGroup
 	for i := range 12 {
 		wg.Go(func() {
@@ -29,6 +30,7 @@ func TestACrowd(t *testing.T) {
 				c := f.dial(t)
 				for range 1 + rnd.IntN(30) {
 					n++
+					asked.Store(fmt.Sprintf("/%d-%d", i, n), true)
 					if !askOne(t, c, rnd, fmt.Sprintf("%d-%d", i, n)) {
 						break
 					}
@@ -38,6 +40,11 @@ func TestACrowd(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	for _, e := range f.log.await(t, 1) { // a head outlives its body: the log reads it last
+		if _, ok := asked.Load(strings.TrimSuffix(e.Path, "b")); !ok || e.Method != "PUT" {
+			t.Errorf("in the log: %q %q", e.Method, e.Path)
+		}
+	}
 }
 
 // bodyOf is the body that belongs to a name.

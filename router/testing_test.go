@@ -135,7 +135,7 @@ func (l *logbook) Log(r *Record) {
 	})
 }
 
-// await returns the first n entries, once they are there.
+// await returns the entries, once there are n.
 func (l *logbook) await(t testing.TB, n int) []entry {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -143,7 +143,7 @@ func (l *logbook) await(t testing.TB, n int) []entry {
 		have := l.entries
 		l.mu.Unlock()
 		if len(have) >= n {
-			return have[:n]
+			return have
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%d entries in the log, want %d: %+v", len(have), n, have)

@@ -1,5 +1,7 @@
 package router
 
+import "slices"
+
 // maxTried is more than any request's retries; if it were not, the oldest is forgotten.
 const maxTried = 8
 
@@ -24,12 +26,7 @@ func (t *Tried) Has(e *Endpoint) bool {
 	if t == nil {
 		return false
 	}
-	for _, tried := range t.endpoints[:t.Len()] {
-		if tried == e {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(t.endpoints[:t.Len()], e)
 }
 
 // Len is the number of endpoints in the set.

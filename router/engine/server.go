@@ -16,6 +16,9 @@ type Server struct {
 	Handler Handler
 	// Limits bounds what one connection may cost.
 	Limits Limits
+	// OnPanic, if set, is told of a panic while a connection was served, with the stack. The
+	// connection ends and the others go on. If it is nil a panic ends the process.
+	OnPanic func(reason any, stack []byte)
 
 	once            sync.Once
 	limits          Limits // with defaults

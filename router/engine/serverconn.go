@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -54,6 +55,9 @@ func addrPort(a net.Addr) netip.AddrPort {
 // serve is the life of the connection.
 func (c *serverConn) serve(conn net.Conn, config *tls.Config) {
 	defer c.srv.forget(c)
+	if c.srv.OnPanic != nil {
+		defer c.contain()
+	}
 	if config != nil {
 		t := tls.Server(conn, config)
 		if !c.handshake(t) {
@@ -84,6 +88,14 @@ func (c *serverConn) serve(conn net.Conn, config *tls.Config) {
 		if !again {
 			return
 		}
+	}
+}
+
+// contain keeps a panic to this connection. What its exchange held is left to the garbage
+// collector: nobody knows what state it is in.
+func (c *serverConn) contain() {
+	if reason := recover(); reason != nil {
+		c.srv.OnPanic(reason, debug.Stack())
 	}
 }
 

@@ -1,0 +1,64 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// fragile answers, unless it is asked to panic.
+type fragile struct{}
+
+func (fragile) Serve(x *Exchange) {
+	if string(x.Request.Path) == "/panic" {
+		panic("asked to")
+	}
+	x.Reply(200, "text/plain", []byte("fine"))
+	_ = x.Send()
+}
+
+func (fragile) Refuse(x *Exchange, why *Refusal) { x.Reply(why.Status, "", nil); _ = x.Send() }
+func (fragile) Done(*Exchange)                   {}
+
+func TestPanicEndsOneConnection(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reasons := make(chan any, 1)
+	s := &Server{Handler: fragile{}, OnPanic: func(reason any, stack []byte) {
+		reasons <- fmt.Sprint(reason, " ", len(stack) > 0)
+	}}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	get := func(path string) (int, error) {
+		resp, err := client.Get("http://" + ln.Addr().String() + path)
+		if err != nil {
+			return 0, err
+		}
+		return resp.StatusCode, resp.Body.Close()
+	}
+	if _, err := get("/panic"); err == nil {
+		t.Error("a panic was answered")
+	}
+	if got := <-reasons; got != "asked to true" {
+		t.Errorf("told of %v", got)
+	}
+	if status, err := get("/"); status != 200 || err != nil {
+		t.Errorf("the next connection: %d, %v", status, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; !errors.Is(err, ErrServerClosed) {
+		t.Error(err)
+	}
+}
