@@ -80,12 +80,13 @@ func TestAnIngressIsServedIfItsClassSaysSo(t *testing.T) {
 		t.Run(name, func(t *testing.T) { e.mustBeAnsweredBy(t, tt.want, "http://"+hosts[name]+"/") })
 	}
 
+	whole := t // the restored class is for the cases after it, too
 	t.Run("a class removed and restored live", func(t *testing.T) {
 		host := hosts["another class of our controller"]
 		deleteClass(t, ns+"-ours")
 		e.waitAnsweredBy(t, "404", "http://"+host+"/")
 		e.mustBeAnsweredBy(t, "blue", "http://"+hosts["the shipped class"]+"/")
-		createClass(t, ns+"-ours", controllerName)
+		createClass(whole, ns+"-ours", controllerName)
 		e.waitAnsweredBy(t, "blue", "http://"+host+"/")
 	})
 	t.Run("a class changed in the Ingress", func(t *testing.T) {

@@ -26,22 +26,27 @@ func TestCluster(t *testing.T) {
 }
 
 func testNodesReady(t *testing.T) {
-	nodes, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(nodes.Items) != 2 {
-		t.Fatalf("%d nodes, want 2", len(nodes.Items))
-	}
-	for _, n := range nodes.Items {
-		ready := false
-		for _, c := range n.Status.Conditions {
-			ready = ready || c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	t.Helper()
+	// In a cluster that was up, an earlier run may just have ended.
+	waitFor(t, time.Minute, "two nodes are ready", func(ctx context.Context) string {
+		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err.Error()
 		}
-		if !ready || len(n.Spec.Taints) > 0 || len(n.Spec.PodCIDRs) == 0 {
-			t.Errorf("%s: ready %t, taints %v, Pod subnets %v", n.Name, ready, n.Spec.Taints, n.Spec.PodCIDRs)
+		if len(nodes.Items) != 2 {
+			return fmt.Sprintf("%d nodes", len(nodes.Items))
 		}
-	}
+		for _, n := range nodes.Items {
+			ready := false
+			for _, c := range n.Status.Conditions {
+				ready = ready || c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+			}
+			if !ready || len(n.Spec.Taints) > 0 || len(n.Spec.PodCIDRs) == 0 {
+				return fmt.Sprintf("%s: ready %t, taints %v, Pod subnets %v", n.Name, ready, n.Spec.Taints, n.Spec.PodCIDRs)
+			}
+		}
+		return ""
+	})
 }
 
 // testServices follows a Service from its Pods to a client outside, under load

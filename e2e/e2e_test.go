@@ -168,6 +168,7 @@ func newNamespace(t *testing.T) string {
 }
 
 func endNamespace(t *testing.T, name string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if t.Failed() {

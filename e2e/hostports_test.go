@@ -63,6 +63,7 @@ func TestADaemonSetServesOnThePortsOfItsNodes(t *testing.T) {
 
 // endHostPorts makes the installation what it was.
 func endHostPorts(t *testing.T) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for _, args := range [][]string{

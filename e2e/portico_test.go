@@ -416,6 +416,7 @@ func waitEvent(t *testing.T, kind, namespace, name, reason string) {
 // showLogs shows the end of what the replicas have to say, and of what they
 // answered.
 func showLogs(t *testing.T) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	pods, err := porticoPods(ctx)

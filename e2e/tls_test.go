@@ -217,6 +217,34 @@ func TestACertificateThatIsMissingOrWrongIsAProblemAndTheDefaultOneServed(t *tes
 	})
 }
 
+// The Secret is there before the Ingress, so nothing is ever missing.
+func TestACertificateThatIsThereIsNeverSaidToBeMissing(t *testing.T) {
+	t.Parallel()
+	e := portico(t)
+	ns := newNamespace(t)
+	paintServices(t, ns)
+	ca := newAuthority(t)
+	host := ns + ".test"
+	c := ca.issue(t, "ECDSA", month, host)
+	putSecret(t, ns, "tls", c.crt, c.key)
+	e.settle(t)
+	createIngress(t, ns, withTLS(newIngress("tls", rule{host: host, path: "/", backend: "blue"}), "tls", host))
+	e.waitCertificate(t, host, c.serial)
+	// An Event of another Ingress, made later, comes after all those of this one.
+	createIngress(t, ns, newIngress("later", rule{host: "later." + host, path: "/", backend: "missing"}))
+	waitEvent(t, "Ingress", ns, "later", "ServiceUnusable")
+	list, err := client.EventsV1().Events(ns).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ev := range list.Items {
+		if ev.Regarding.Name == "tls" {
+			t.Errorf("Event %s: %s", ev.Reason, ev.Note)
+		}
+	}
+	e.waitNoProblem(t, "Ingress", ns, "tls")
+}
+
 func TestPlainHTTPIsSentToHTTPSWhereThereIsTLS(t *testing.T) {
 	t.Parallel()
 	e := portico(t)

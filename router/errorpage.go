@@ -37,7 +37,7 @@ func appendErrorHTML(b []byte, status int, id []byte) []byte {
 	b = append(b, title...)
 	b = append(b, "</h1><p>Request ID: "...)
 	b = append(b, id...)
-	return append(b, "</p><hr><p>portico</p></body></html>\n"...)
+	return append(b, "</p></body></html>\n"...)
 }
 
 // wantsJSON reads an Accept field as far as two choices need it (RFC 9110 section

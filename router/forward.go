@@ -125,6 +125,11 @@ var forwardedFields = engine.SetOf(
 	engine.XForwardedPrefix, engine.XForwardedProto, engine.XForwardedScheme,
 	engine.XForwardedServer, engine.XForwardedSSL, engine.XOriginalForwardedFor,
 	engine.XRealIP, engine.XRequestID, engine.XScheme,
+	// Who the client is, by a certificate that nobody has seen.
+	engine.SSLClientCert, engine.SSLClientIssuerDN, engine.SSLClientSubjectDN, engine.SSLClientVerify,
+	engine.XForwardedClientCert,
+	// Another path than the one that was matched, which some frameworks believe.
+	engine.XOriginalURL, engine.XRewriteURL,
 )
 
 // setForwarded tells the upstream where the request came from.

@@ -33,7 +33,9 @@ func TestWhatTheProxySaysOfTheClientReplacesWhatTheClientSays(t *testing.T) {
 	lies := "X-Forwarded-For: 6.6.6.6\r\nx-forwarded-for: 6.6.6.6\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Proto: https\r\n" +
 		"X-Forwarded-Port: 666\r\nX-Forwarded-Scheme: https\r\nX-Forwarded-Server: evil\r\nX-Forwarded-Ssl: on\r\n" +
 		"X-Forwarded-Prefix: /evil\r\nX-Real-Ip: 6.6.6.6\r\nX-Request-Id: evil\r\nX-Scheme: https\r\nForwarded: for=6.6.6.6\r\n" +
-		"X-Original-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nProxy: evil\r\n"
+		"X-Original-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nProxy: evil\r\n" +
+		"X-Forwarded-Client-Cert: evil\r\nssl-client-cert: evil\r\nSSL-Client-Verify: evil\r\nssl-client-subject-dn: evil\r\n" +
+		"ssl-client-issuer-dn: evil\r\nX-Original-URL: /evil\r\nX-Rewrite-Url: /evil\r\n"
 	h := askFields(t, "Host: H.test:8081\r\n"+lies)
 	want := map[string]string{
 		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "H.test:8081", "X-Forwarded-Proto": "http",
@@ -51,6 +53,16 @@ func TestWhatTheProxySaysOfTheClientReplacesWhatTheClientSays(t *testing.T) {
 	}
 	if id := h.Get("X-Request-Id"); len(id) != 32 {
 		t.Errorf("X-Request-ID: %q", id)
+	}
+}
+
+// What the backend sees is the name that was matched.
+func TestAHostInUTF8GoesOnInPunycode(t *testing.T) {
+	h := askFields(t, "Host: B\u00fccher.test:8081\r\n")
+	for _, name := range []string{"Host", "X-Forwarded-Host"} {
+		if got := h[name]; len(got) != 1 || got[0] != "xn--bcher-kva.test:8081" {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }
 

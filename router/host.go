@@ -48,7 +48,7 @@ func (h *Host) pack() {
 		start := len(text)
 		text = append(text, s...)
 		// Nothing writes to text again, so it may be read as a string.
-		return unsafe.String(unsafe.SliceData(text[start:]), len(s))
+		return unsafe.String(unsafe.SliceData(text[start:]), len(s)) //nolint:gosec // as said
 	}
 	h.name = move(h.name)
 	for i := range h.paths {
@@ -82,8 +82,8 @@ func compareRoutes(a, b *Route) int {
 }
 
 // Match finds the route of a path in normal form: the longest that matches, Exact before
-// Prefix, else the Host's fallback, else nil. Empty path elements do not count:
-// "//foo///bar" is matched as "/foo/bar".
+// Prefix, else the Host's fallback, else nil. Escapes are compared decoded, and empty path
+// elements do not count: "//foo///b%61r" and "/foo%2Fbar" are matched as "/foo/bar".
 func (h *Host) Match(path []byte) *Route {
 	if r := h.paths.match(path); r != nil {
 		return r

@@ -102,6 +102,13 @@ func TestHostMatch(t *testing.T) {
 		{"deep, back up", lines("Prefix /a", "Exact /a/b/c", "Exact /a/b/c/d"), "/a/b/c/d/e", "Prefix /a"},
 
 		{"empty elements", lines("Prefix /foo/bar"), "//foo///bar", "Prefix /foo/bar"},
+		{"an escaped slash is a slash", lines("Prefix /", "Prefix /admin"), "/admin%2Fx", "Prefix /admin"},
+		{"an escaped slash first", lines("Prefix /", "Prefix /admin"), "/%2Fadmin/x", "Prefix /admin"},
+		{"an escaped slash last", lines("Prefix /", "Exact /admin/"), "/admin%2F", "Exact /admin/"},
+		{"any other escape", lines("Prefix /", "Prefix /a@b"), "/a%40b/c", "Prefix /a@b"},
+		{"an escape in the route", lines("Prefix /", "Prefix /a%20b"), "/a%20b/c", "Prefix /a%20b"},
+		{"an escaped percent sign is decoded once", lines("Prefix /", "Prefix /a%2561"), "/aa", "Prefix /"},
+		{"an escape without an end", lines("Prefix /", "Prefix /a"), "/a/%4", "Prefix /a"},
 		{"empty elements, exact", lines("Exact /foo/"), "/foo//", "Exact /foo/"},
 		{"empty elements, exact bare", lines("Exact /foo"), "/foo//", ""},
 		{"empty elements, only", lines("Exact /"), "////", "Exact /"},

@@ -44,8 +44,8 @@ func newPathNode(r *Route) pathNode {
 	if path == "" {
 		path = "/"
 	}
-	if strings.Contains(path, "//") {
-		path = string(collapse(nil, []byte(path), len(path)))
+	if !isPlain([]byte(path)) {
+		path = string(matchingForm(nil, []byte(path), len(path)))
 	}
 	key, slash := strings.CutSuffix(path, "/")
 	n := pathNode{key: key, parent: -1}
@@ -118,39 +118,60 @@ func (p pathIndex) routes() []*Route {
 }
 
 func (p pathIndex) match(path []byte) *Route {
-	if bytes.Contains(path, doubleSlash) {
-		return p.matchCollapsed(path)
+	if isPlain(path) {
+		return p.longest(path)
 	}
-	return p.longest(path)
+	return p.matchForm(path)
 }
 
-// matchCollapsed matches a path without its empty elements. Only as much of it is copied
-// as the index could tell apart, so a long request does not cost memory: the scratch stays
-// on the stack unless a route's own path is longer than it.
-func (p pathIndex) matchCollapsed(path []byte) *Route {
+// matchForm matches a path by its matching form. Only as much of that is made as the index
+// could tell apart, so a long request does not cost memory: the scratch stays on the stack
+// unless a route's own path is longer than it.
+func (p pathIndex) matchForm(path []byte) *Route {
 	var scratch [512]byte
 	buf := scratch[:0]
 	limit := min(len(path), p.reach())
 	if limit > len(scratch) {
 		buf = make([]byte, 0, limit)
 	}
-	return p.longest(collapse(buf, path, limit))
+	return p.longest(matchingForm(buf, path, limit))
 }
 
 var doubleSlash = []byte("//")
 
-// collapse appends path to buf with every run of slashes made one, up to limit bytes.
-func collapse(buf, path []byte, limit int) []byte {
+// isPlain tells whether a path is its own matching form.
+func isPlain(path []byte) bool {
+	return bytes.IndexByte(path, '%') < 0 && !bytes.Contains(path, doubleSlash)
+}
+
+// matchingForm appends to buf what a path means to the most generous backend: every escape
+// decoded, "%2F" included, and every run of slashes made one; up to limit bytes. A request
+// is matched by it, so that "/admin%2Fx" and "//admin/x" go where "/admin/x" goes, and no
+// spelling gets around what a route asks for. The request itself is sent on as it is.
+func matchingForm(buf, path []byte, limit int) []byte {
 	for i := 0; i < len(path) && len(buf) < limit; i++ {
-		if path[i] == '/' && i > 0 && path[i-1] == '/' {
+		c := path[i]
+		if c == '%' && i+2 < len(path) {
+			c = fromHex(path[i+1])<<4 | fromHex(path[i+2])
+			i += 2
+		}
+		if c == '/' && len(buf) > 0 && buf[len(buf)-1] == '/' {
 			continue
 		}
-		buf = append(buf, path[i])
+		buf = append(buf, c)
 	}
 	return buf
 }
 
-// longest finds the route of a path without empty elements.
+// fromHex reads a digit of an escape, which is in upper case in a normal path.
+func fromHex(c byte) byte {
+	if c >= 'A' {
+		return c&^0x20 - 'A' + 10
+	}
+	return c - '0'
+}
+
+// longest finds the route of a path in matching form.
 func (p pathIndex) longest(path []byte) *Route {
 	i := p.floor(path)
 	if i < 0 {

@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -92,7 +93,7 @@ func TestTLS(t *testing.T) {
 		c.answer("POST")
 		c.get("/", 200)
 	})
-	t.Run("plain text gets no answer and no connection", func(t *testing.T) {
+	t.Run("plain HTTP is told so", func(t *testing.T) {
 		conn, err := net.Dial("tcp", f.addr)
 		if err != nil {
 			t.Fatal(err)
@@ -100,8 +101,13 @@ func TestTLS(t *testing.T) {
 		defer conn.Close()
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: h.test\r\n\r\n")
 		conn.SetDeadline(time.Now().Add(patience))
-		if rest, _ := io.ReadAll(conn); strings.Contains(string(rest), "HTTP/1.1") && !strings.Contains(string(rest), "400") {
-			t.Errorf("%q", rest)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if resp.StatusCode != 400 || !strings.Contains(string(body), "https://") || err != nil {
+			t.Errorf("%d %q %v", resp.StatusCode, body, err)
 		}
 	})
 	t.Run("a client that leaves is seen", func(t *testing.T) {

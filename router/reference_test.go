@@ -2,6 +2,7 @@ package router
 
 import (
 	"math/rand/v2"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -31,10 +32,17 @@ func bestRoute(routes []*Route, path string) (best *Route) {
 }
 
 func elements(path string) []string {
-	return strings.FieldsFunc(path, func(c rune) bool { return c == '/' })
+	return strings.FieldsFunc(decoded(path), func(c rune) bool { return c == '/' })
 }
 
-func slashed(path string) bool { return strings.HasSuffix(path, "/") }
+func slashed(path string) bool { return strings.HasSuffix(decoded(path), "/") }
+
+func decoded(path string) string {
+	if p, err := url.PathUnescape(path); err == nil {
+		return p
+	}
+	return path
+}
 
 func matches(r *Route, path string) bool {
 	want, have := elements(r.Path), elements(path)
@@ -72,7 +80,7 @@ func (d *dice) roll(sides int) int {
 
 func (d *dice) path() string {
 	// Pieces that sort on both sides of the slash, and prefixes of one another.
-	pieces := []string{"/", "/a", "/a", "/b", "/ab", "a", "!", "-", "/a/b", "//"}
+	pieces := []string{"/", "/a", "/a", "/b", "/ab", "a", "!", "-", "/a/b", "//", "%2F", "%2Fb", "%61"}
 	var path strings.Builder
 	path.WriteByte('/')
 	for range d.roll(6) {

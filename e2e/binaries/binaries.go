@@ -105,8 +105,10 @@ var groups = []group{
 		name: "containerd",
 		// The snapshotters left out need libraries nobody here has, and none of
 		// them is used.
-		flags: []string{"-trimpath", "-buildvcs=false", "-tags=no_btrfs no_devmapper no_zfs",
-			"-ldflags=-s -w -X github.com/containerd/containerd/v2/version.Version=" + ContainerdVersion},
+		flags: []string{
+			"-trimpath", "-buildvcs=false", "-tags=no_btrfs no_devmapper no_zfs",
+			"-ldflags=-s -w -X github.com/containerd/containerd/v2/version.Version=" + ContainerdVersion,
+		},
 		programs: []program{
 			{"containerd", "github.com/containerd/containerd/v2/cmd/containerd"},
 			{"containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"},

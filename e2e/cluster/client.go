@@ -163,8 +163,7 @@ func (c *Cluster) KillContainer(ctx context.Context, namespace, pod, container s
 	for _, s := range p.Status.ContainerStatuses {
 		if s.Name == container {
 			id := strings.TrimPrefix(s.ContainerID, "containerd://")
-			_, err := n.ctr(ctx, "tasks", "kill", "--signal", "SIGKILL", id)
-			return err
+			return n.ctr(ctx, "tasks", "kill", "--signal", "SIGKILL", id)
 		}
 	}
 	return fmt.Errorf("no container %s in Pod %s/%s", container, namespace, pod)

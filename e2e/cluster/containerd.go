@@ -100,13 +100,13 @@ func (n *node) writeCNI() error {
 }
 
 // ctr runs containerd's command line on the node, among the Pods' containers.
-func (n *node) ctr(ctx context.Context, args ...string) (string, error) {
+func (n *node) ctr(ctx context.Context, args ...string) error {
 	args = append([]string{"--address", n.containerdSocket(), "--namespace", "k8s.io"}, args...)
 	out, err := exec.CommandContext(ctx, n.set.Path("ctr"), args...).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("ctr %s on %s: %w\n%s", strings.Join(args[4:], " "), n.name, err, bytes.TrimSpace(out))
+		return fmt.Errorf("ctr %s on %s: %w\n%s", strings.Join(args[4:], " "), n.name, err, bytes.TrimSpace(out))
 	}
-	return string(out), nil
+	return nil
 }
 
 // LoadImage gives every node an image from a tar of an OCI layout. Pods name it
@@ -115,8 +115,7 @@ func (c *Cluster) LoadImage(ctx context.Context, tar string) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, n := range c.nodes() {
 		g.Go(func() error {
-			_, err := n.ctr(ctx, "images", "import", "--local", "--snapshotter", snapshotter(), tar)
-			return err
+			return n.ctr(ctx, "images", "import", "--local", "--snapshotter", snapshotter(), tar)
 		})
 	}
 	return g.Wait()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 )
 
@@ -122,10 +123,10 @@ func (c *Config) createRouter(ctx context.Context, ns netns) error {
 	if err := ns.sysctl(settings...); err != nil {
 		return err
 	}
-	nodes4, nodes6 := []string{hostPrefix4 + fmt.Sprint(controlHost)}, []string{hostPrefix6 + fmt.Sprint(controlHost)}
+	nodes4, nodes6 := []string{hostPrefix4 + strconv.Itoa(controlHost)}, []string{hostPrefix6 + strconv.Itoa(controlHost)}
 	for n := 1; n <= c.Nodes; n++ {
-		nodes4 = append(nodes4, hostPrefix4+fmt.Sprint(c.nodeHost(n)))
-		nodes6 = append(nodes6, hostPrefix6+fmt.Sprint(c.nodeHost(n)))
+		nodes4 = append(nodes4, hostPrefix4+strconv.Itoa(c.nodeHost(n)))
+		nodes6 = append(nodes6, hostPrefix6+strconv.Itoa(c.nodeHost(n)))
 	}
 	rules := fmt.Sprintf(`table inet e2e-outside {
 	chain postrouting {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -108,11 +109,13 @@ func (n *node) boot(ctx context.Context) error {
 // off from the machine's first, and shared among themselves last, as Pods may
 // ask to see mounts made after they started.
 func (n *node) setup() string {
-	s := "mount --make-rprivate /\nmount -t proc proc /proc\nmount -t tmpfs tmpfs /run\nmkdir -p /run/lock\n"
+	var s strings.Builder
+	s.WriteString("mount --make-rprivate /\nmount -t proc proc /proc\nmount -t tmpfs tmpfs /run\nmkdir -p /run/lock\n")
 	for mountpoint, dir := range hiddenDirs {
-		s += fmt.Sprintf("mount --bind '%s' %s\n", n.file(dir), mountpoint)
+		fmt.Fprintf(&s, "mount --bind '%s' %s\n", n.file(dir), mountpoint)
 	}
-	return s + fmt.Sprintf("echo %s > /proc/sys/kernel/hostname\nmount --make-rshared /\n", n.name)
+	fmt.Fprintf(&s, "echo %s > /proc/sys/kernel/hostname\nmount --make-rshared /\n", n.name)
+	return s.String()
 }
 
 // join starts what makes the node part of the cluster.

@@ -25,8 +25,7 @@ func poll(ctx context.Context, every time.Duration, try func(context.Context) er
 		if err == nil {
 			return nil
 		}
-		var f finalError
-		if errors.As(err, &f) {
+		if f, ok := errors.AsType[finalError](err); ok {
 			return f.err
 		}
 		select {

@@ -67,7 +67,7 @@ func (c *client) try() (o outcome) {
 	if err != nil {
 		c.close()
 		var timeout net.Error
-		if reused && !(errors.As(err, &timeout) && timeout.Timeout()) {
+		if reused && (!errors.As(err, &timeout) || !timeout.Timeout()) {
 			err = fmt.Errorf("%w: %w", errStale, err)
 		}
 		o.err = err

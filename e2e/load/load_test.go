@@ -12,7 +12,7 @@ import (
 
 func TestRunCountsEveryKindOfAnswer(t *testing.T) {
 	var n atomic.Int64
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Echo-Pod", "p")
 		switch n.Add(1) % 4 {
 		case 0:

@@ -23,11 +23,16 @@ const (
 	ProxyConnection
 	RetryAfter
 	ServerField
+	SSLClientCert
+	SSLClientIssuerDN
+	SSLClientSubjectDN
+	SSLClientVerify
 	TE
 	Trailer
 	TransferEncoding
 	Upgrade
 	UserAgent
+	XForwardedClientCert
 	XForwardedFor
 	XForwardedHost
 	XForwardedPort
@@ -37,8 +42,10 @@ const (
 	XForwardedServer
 	XForwardedSSL
 	XOriginalForwardedFor
+	XOriginalURL
 	XRealIP
 	XRequestID
+	XRewriteURL
 	XScheme
 	fieldIDs
 )
@@ -63,11 +70,16 @@ var fieldNames = [fieldIDs][]byte{
 	ProxyConnection:       []byte("Proxy-Connection"),
 	RetryAfter:            []byte("Retry-After"),
 	ServerField:           []byte("Server"),
+	SSLClientCert:         []byte("ssl-client-cert"),
+	SSLClientIssuerDN:     []byte("ssl-client-issuer-dn"),
+	SSLClientSubjectDN:    []byte("ssl-client-subject-dn"),
+	SSLClientVerify:       []byte("ssl-client-verify"),
 	TE:                    []byte("TE"),
 	Trailer:               []byte("Trailer"),
 	TransferEncoding:      []byte("Transfer-Encoding"),
 	Upgrade:               []byte("Upgrade"),
 	UserAgent:             []byte("User-Agent"),
+	XForwardedClientCert:  []byte("X-Forwarded-Client-Cert"),
 	XForwardedFor:         []byte("X-Forwarded-For"),
 	XForwardedHost:        []byte("X-Forwarded-Host"),
 	XForwardedPort:        []byte("X-Forwarded-Port"),
@@ -77,8 +89,10 @@ var fieldNames = [fieldIDs][]byte{
 	XForwardedServer:      []byte("X-Forwarded-Server"),
 	XForwardedSSL:         []byte("X-Forwarded-Ssl"),
 	XOriginalForwardedFor: []byte("X-Original-Forwarded-For"),
+	XOriginalURL:          []byte("X-Original-URL"),
 	XRealIP:               []byte("X-Real-IP"),
 	XRequestID:            []byte("X-Request-ID"),
+	XRewriteURL:           []byte("X-Rewrite-URL"),
 	XScheme:               []byte("X-Scheme"),
 }
 

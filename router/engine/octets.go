@@ -58,6 +58,15 @@ func isVisible(b []byte) bool {
 	return !slices.ContainsFunc(b, func(c byte) bool { return c <= ' ' || c == 0x7f })
 }
 
+func isASCII(b []byte) bool {
+	for _, c := range b {
+		if c >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
 func lower(c byte) byte {
 	if 'A' <= c && c <= 'Z' {
 		return c + ('a' - 'A')

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"slices"
 )
 
 // Version is an HTTP version, major*10 + minor.
@@ -190,7 +191,24 @@ func (r *Request) parseHost() error {
 	}
 	r.Host, r.Port = host, port
 	r.keepScratch(host)
+	if !isASCII(r.Authority) {
+		r.spellHost()
+	}
 	return nil
+}
+
+// spellHost writes a host that came in UTF-8 in punycode: the upstream must see the name
+// that was matched, and a Host field is ASCII (RFC 3986 section 3.2.2).
+func (r *Request) spellHost() {
+	r.Authority = slices.Clone(r.Host)
+	if len(r.Port) > 0 {
+		r.Authority = append(append(r.Authority, ':'), r.Port...)
+	}
+	for i := range r.Fields.list {
+		if f := &r.Fields.list[i]; f.ID == Host {
+			f.Value = r.Authority
+		}
+	}
 }
 
 // growScratch makes room for n bytes more. What was kept before goes on lying in the old

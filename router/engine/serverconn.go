@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
@@ -104,11 +106,25 @@ func (c *serverConn) handshake(t *tls.Conn) bool {
 	defer cancel()
 	if err := t.HandshakeContext(ctx); err != nil {
 		c.srv.handshakeErrors.Add(1)
+		tellPlainHTTP(err)
 		return false
 	}
 	c.serverName = t.ConnectionState().ServerName
 	return true
 }
+
+// tellPlainHTTP tells a client that spoke HTTP where TLS is spoken.
+func tellPlainHTTP(err error) {
+	record, ok := errors.AsType[tls.RecordHeaderError](err)
+	if !ok || record.Conn == nil || !isToken(record.RecordHeader[:3]) {
+		return
+	}
+	_ = record.Conn.SetWriteDeadline(time.Now().Add(time.Second)) // a courtesy, that must not cost much
+	_, _ = fmt.Fprintf(record.Conn, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		len(speakTLS), speakTLS)
+}
+
+const speakTLS = "This port speaks HTTPS. Say https:// in the address.\n"
 
 // await waits for the first byte of a request, and holds nothing meanwhile. It returns
 // nil when the connection is to end.
