@@ -30,7 +30,8 @@ func newAccessLog(where string, stdout, stderr io.Writer) (log router.AccessLog,
 	if err != nil {
 		return nil, nil, wrongValue("access-log", where, plain(err))
 	}
-	buffered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(w), FlushInterval: accessLogFlush}
+	// The writer alone, without its Sync: a pipe has none, and a log need not be on the disk.
+	buffered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(struct{ io.Writer }{w}), FlushInterval: accessLogFlush}
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{
 		TimeKey:        "time",
 		EncodeTime:     zapcore.RFC3339NanoTimeEncoder,

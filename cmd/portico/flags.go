@@ -106,6 +106,9 @@ func (f *serveFlags) validate() error {
 	if f.publishService.Name != "" && len(f.publishStatusAddress) > 0 {
 		return usagef("--publish-service and --publish-status-address: give one of them")
 	}
+	if f.http == f.https && f.http.isGiven() {
+		return usagef("--http and --https: both are %q; they need an address each", f.http)
+	}
 	if f.http == "" && f.https == "" {
 		return usagef("--http and --https: both are empty, so there is nothing to serve")
 	}

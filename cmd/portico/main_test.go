@@ -52,6 +52,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{"serve --demo --https :70000", `--https ":70000": the port is not a number`},
 		{"serve --demo --admin 300.1.1.1:80", `--admin "300.1.1.1:80": "300.1.1.1" is not an IP address`},
 		{"serve --demo --http= --https=", `nothing to serve`},
+		{"serve --demo --http :8080 --https :8080", `both are ":8080"`},
 		{"serve --demo --ingress-class=", `must not be empty`},
 		{"serve --demo --controller-class=", `must not be empty`},
 		{"serve --demo --watch-ingress-without-class=x", `--watch-ingress-without-class "x": `},

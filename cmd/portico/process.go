@@ -55,7 +55,8 @@ func newProcess(flags *serveFlags, log *zap.Logger, access router.AccessLog, src
 		unmatched: new(router.Stats),
 	}
 	p.proxy = router.NewProxy(router.ProxyConfig{HideServer: !flags.serverHeader, AccessLog: access, Unmatched: p.unmatched})
-	p.server = &engine.Server{Handler: p.proxy, OnPanic: func(reason any, stack []byte) {
+	limits := engine.Limits{MaxConnections: maxConnections(log)}
+	p.server = &engine.Server{Handler: p.proxy, Limits: limits, OnPanic: func(reason any, stack []byte) {
 		log.Error("panic while a connection was served; it was closed", zap.Any("reason", reason), zap.ByteString("stack", stack))
 	}}
 	metrics := newMetrics(p.measured())

@@ -45,6 +45,9 @@ func (a *address) Set(s string) error {
 	return nil
 }
 
+// isGiven tells whether a says which port, so that it cannot be listened on twice.
+func (a *address) isGiven() bool { return *a != "" && !strings.HasSuffix(string(*a), ":0") }
+
 func isHost(s string) bool {
 	if s == "" {
 		return true

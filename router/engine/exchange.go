@@ -1,3 +1,7 @@
+// Package engine speaks HTTP: listeners, the connections of clients and to upstreams, and
+// the one Exchange in which a request and its answer pass from one to the other. It knows
+// no routes, and it is strict: what two parsers could read differently is refused. The
+// README has the life of a connection, its buffers and its deadlines.
 package engine
 
 import (
