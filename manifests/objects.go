@@ -1,3 +1,6 @@
+// Package manifests holds the Kubernetes objects that Portico serves, wherever they come
+// from: a read-only snapshot of them, and the two sources that keep it current, a cluster
+// and a folder of YAML. The README has the picture.
 package manifests
 
 import (
