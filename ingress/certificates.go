@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -10,16 +11,19 @@ import (
 	"github.com/portico-ingress/portico/manifests"
 )
 
-// tlsHost is a host pattern that tls sections name, and the certificates live for it.
+// tlsHost is a host pattern that tls sections are for, and the certificates live for it.
 type tlsHost struct {
-	uses  []tlsUse // in order of precedence
+	uses  []tlsUse // in order of precedence, those that do not count included
 	certs []*certs.Certificate
+	// entries are, for rules without host, the names that its certificates are served for.
+	entries []certs.Entry
 }
 
-// tlsUse is one tls section that names the host.
+// tlsUse is one tls section that is for the host.
 type tlsUse struct {
 	by      *ingressState
 	section *tlsSpec
+	name    tlsName
 }
 
 func compareUses(a, b tlsUse) int {
@@ -43,18 +47,17 @@ func (c *compiler) useTLS(st *ingressState) {
 		if t.secret != "" {
 			c.useSecret(st, t)
 		}
-		for _, host := range t.hosts {
-			c.touchTLS(host)
-			h := c.tlsHosts[host]
+		for _, n := range t.names {
+			c.touch(n.host)
+			c.dirty.tlsHosts[n.host] = struct{}{}
+			h := c.tlsHosts[n.host]
 			if h == nil {
 				h = &tlsHost{}
-				c.tlsHosts[host] = h
+				c.tlsHosts[n.host] = h
+				c.addName(n.host)
 			}
-			use := tlsUse{st, t}
-			at, found := slices.BinarySearchFunc(h.uses, use, compareUses)
-			if found && h.uses[at] == use {
-				continue // the section names the host twice
-			}
+			use := tlsUse{st, t, n}
+			at, _ := slices.BinarySearchFunc(h.uses, use, compareUses)
 			h.uses = slices.Insert(h.uses, at, use)
 		}
 	}
@@ -66,9 +69,10 @@ func (c *compiler) releaseTLS(st *ingressState) {
 		if t.secret != "" {
 			c.releaseSecret(st, t)
 		}
-		for _, host := range t.hosts {
-			c.touchTLS(host)
-			h := c.tlsHosts[host]
+		for _, n := range t.names {
+			c.touch(n.host)
+			c.dirty.tlsHosts[n.host] = struct{}{}
+			h := c.tlsHosts[n.host]
 			h.uses = slices.DeleteFunc(h.uses, func(u tlsUse) bool { return u.by == st && u.section == t })
 		}
 	}
@@ -137,16 +141,12 @@ func (c *compiler) refreshSecret(name types.NamespacedName, s *secretState) {
 	for _, st := range s.users {
 		for i := range st.spec.tls {
 			if t := &st.spec.tls[i]; t.secret == name.Name {
-				c.touchHosts(t.hosts)
+				for _, n := range t.names {
+					c.dirty.tlsHosts[n.host] = struct{}{}
+				}
 			}
 		}
 		c.setTLSProblems(st)
-	}
-}
-
-func (c *compiler) touchHosts(hosts []string) {
-	for _, host := range hosts {
-		c.touchTLS(host)
 	}
 }
 
@@ -159,52 +159,6 @@ func (c *compiler) noteImpatience() {
 	}
 }
 
-// touchTLS marks a TLS host, and remembers whether it had TLS before.
-func (c *compiler) touchTLS(host string) {
-	c.dirty.tlsHosts[host] = struct{}{}
-	if _, ok := c.dirty.covered[host]; !ok {
-		c.dirty.covered[host] = c.isTLSHost(host)
-	}
-}
-
-// noteCoverage marks the hosts that begin or end to have TLS: their routes redirect, or no
-// longer do.
-func (c *compiler) noteCoverage() {
-	for host, before := range c.dirty.covered {
-		if c.isTLSHost(host) == before {
-			continue
-		}
-		if c.hosts[host] != nil {
-			c.dirty.hosts[host] = struct{}{}
-		}
-		if host == "" {
-			c.dirty.fallback = true
-		}
-		if strings.HasPrefix(host, "*.") {
-			c.markUnder(host)
-		}
-	}
-	clear(c.dirty.covered)
-}
-
-func (c *compiler) markUnder(wildcard string) {
-	for name := range c.hosts {
-		if parentOf(name) == wildcard {
-			c.dirty.hosts[name] = struct{}{}
-		}
-	}
-}
-
-func (c *compiler) isTLSHost(host string) bool {
-	h := c.tlsHosts[host]
-	return h != nil && len(h.uses) > 0
-}
-
-// hasTLS tells whether a tls section covers a host, itself or by its wildcard.
-func (c *compiler) hasTLS(host string) bool {
-	return c.isTLSHost(host) || c.isTLSHost(parentOf(host)) && parentOf(host) != ""
-}
-
 // isWaiting tells whether a host has to stay as it is, because it is not known yet whether a
 // Secret that its TLS needs exists.
 func (c *compiler) isWaiting(host string) bool {
@@ -214,8 +168,8 @@ func (c *compiler) isWaiting(host string) bool {
 	if c.usesWait(host) {
 		return true
 	}
-	parent := parentOf(host)
-	return parent != "" && c.usesWait(parent)
+	parent, own := parentOf(host), c.owner(host)
+	return parent != "" && own != nil && c.mayUse(own, parent) && c.usesWait(parent)
 }
 
 func (c *compiler) usesWait(host string) bool {
@@ -224,7 +178,7 @@ func (c *compiler) usesWait(host string) bool {
 		return false
 	}
 	return slices.ContainsFunc(h.uses, func(u tlsUse) bool {
-		return u.section.secret != "" && c.waiting.has(secretRef(u.by.secret(u.section)), c.now())
+		return c.mayUse(u.by, host) && u.section.secret != "" && c.waiting.has(secretRef(u.by.secret(u.section)), c.now())
 	})
 }
 
@@ -243,6 +197,8 @@ func (c *compiler) buildCertificates() (changed bool) {
 		c.dirty.certificates = false
 		changed = c.buildFallbackCertificate() || changed
 	}
+	changed = c.guards.stale(c, c.dirty.shields) || changed
+	clear(c.dirty.shields)
 	if changed || c.set == nil {
 		c.set = certs.NewSet(c.defaultCertificate(), c.entries())
 		return true
@@ -255,29 +211,140 @@ func (c *compiler) buildTLSHost(host string) (changed bool) {
 	if h == nil {
 		return false
 	}
-	var next []*certs.Certificate
+	m := tlsMaker{compiler: c, host: host}
+	m.authority, m.pattern, m.byRule = c.authority(host)
 	for _, u := range h.uses {
-		if cert := c.certificateFor(host, u); cert != nil && !slices.Contains(next, cert) {
-			next = append(next, cert)
+		if !u.name.standIn {
+			m.ask(u)
 		}
 	}
-	changed = !slices.Equal(h.certs, next)
-	h.certs = next
+	if len(m.certs) == 0 {
+		m.askStandIns(h.uses)
+	}
+	var entries []certs.Entry
+	if host == "" {
+		entries = c.namedEntries(m.certs)
+	}
+	changed = !slices.Equal(h.certs, m.certs) || !slices.EqualFunc(h.entries, entries, sameEntry)
+	h.certs, h.entries = m.certs, entries
+	c.problems.set(ofTLSHost, host, m.problems)
 	if len(h.uses) == 0 {
 		delete(c.tlsHosts, host)
+		c.dropName(host)
 	}
 	return changed
 }
 
-func (c *compiler) certificateFor(host string, u tlsUse) *certs.Certificate {
-	if u.section.secret == "" {
-		return nil
+func sameEntry(a, b certs.Entry) bool {
+	return a.Host == b.Host && slices.Equal(a.Certificates, b.Certificates)
+}
+
+// tlsMaker collects the certificates of one host. It is asked in order of precedence.
+type tlsMaker struct {
+	*compiler
+	host string
+	// authority is the Ingress whose namespace counts, by its rule for pattern.
+	authority *ingressState
+	pattern   string
+	byRule    bool
+	byType    map[string]tlsUse // by key type
+	certs     []*certs.Certificate
+	problems  []problem
+}
+
+// askStandIns asks the wildcard sections, where the host has no certificate of its own.
+func (m *tlsMaker) askStandIns(uses []tlsUse) {
+	for _, u := range uses {
+		if u.name.standIn {
+			m.ask(u)
+		}
 	}
-	s := c.secrets[u.by.secret(u.section)]
-	if host == "" && s != nil {
-		return s.cert // for the names it has
+}
+
+func (m *tlsMaker) ask(u tlsUse) {
+	if m.authority.object.Namespace != u.by.object.Namespace {
+		m.notOurs(u)
+		return
 	}
-	return s.usableFor(host)
+	s := m.secrets[u.by.secret(u.section)]
+	if u.section.secret == "" || s == nil || s.cert == nil || slices.Contains(m.certs, s.cert) {
+		return
+	}
+	if m.host == "" { // for the names it has
+		m.certs = append(m.certs, s.cert)
+		return
+	}
+	// One that does not cover the host is not served there, because a client that refuses it
+	// would refuse the default one no worse.
+	if !s.cert.Covers(m.host) {
+		m.problem(u, reasonCertificate, u.section.secretField(),
+			"the certificate of Secret %s is for %s and not for %s: the default certificate is served there; issue it for that host, too",
+			s.cert.Name, listNames(s.cert.Names()), m.host)
+		return
+	}
+	first, taken := m.byType[s.cert.KeyType()]
+	if !taken {
+		if m.byType == nil {
+			m.byType = make(map[string]tlsUse, 1)
+		}
+		m.byType[s.cert.KeyType()] = u
+		m.certs = append(m.certs, s.cert)
+		return
+	}
+	why := "stands before this one"
+	if first.by != u.by {
+		why = "is of Ingress " + first.by.key + ", which " + whyFirst(first.by, u.by)
+	}
+	m.problem(u, reasonNeverServed, u.section.secretField(),
+		"the certificate of Secret %s is not served for %s, because that of %s has the same key type (%s) and %s; remove one of the two",
+		s.cert.Name, hostWords(m.host), first.by.secret(first.section), s.cert.KeyType(), why)
+}
+
+// notOurs tells that the host belongs to somebody else.
+func (m *tlsMaker) notOurs(u tlsUse) {
+	owner, claim := m.authority, "the oldest that names it"
+	if m.byRule {
+		claim = "the oldest with a rule for " + hostWords(m.pattern)
+	}
+	m.problem(u, reasonTLSHost, u.section.field(u.name),
+		"%s belongs to namespace %s (Ingress %s is %s), so here it gets neither a certificate nor a redirect; set up TLS there, or use a host of your own",
+		hostWords(m.host), owner.object.Namespace, owner.key, claim)
+}
+
+func hostWords(host string) string {
+	if host == "" {
+		return "what has no host"
+	}
+	return "host " + host
+}
+
+func (m *tlsMaker) problem(u tlsUse, reason, field, format string, args ...any) {
+	m.problems = append(m.problems, problem{reason: reason, Problem: manifests.Problem{
+		Object: refOf(u.by.object), Field: field, Text: fmt.Sprintf(format, args...),
+	}})
+}
+
+// namedEntries are the names of certificates of rules without host, without those that
+// belong to somebody else.
+func (c *compiler) namedEntries(all []*certs.Certificate) []certs.Entry {
+	var entries []certs.Entry
+	for _, cert := range all {
+		for _, name := range cert.Names() {
+			host, err := normalHost(name)
+			if err != nil {
+				continue
+			}
+			if st, _, _ := c.authority(host); st == nil || st.object.Namespace == namespaceOf(cert) {
+				entries = append(entries, certs.Entry{Host: host, Certificates: []*certs.Certificate{cert}})
+			}
+		}
+	}
+	return entries
+}
+
+func namespaceOf(cert *certs.Certificate) string {
+	ns, _, _ := strings.Cut(cert.Name, "/")
+	return ns
 }
 
 // entries are all hosts with their certificates. Those of rules without host come last: they
@@ -290,13 +357,61 @@ func (c *compiler) entries() []certs.Entry {
 		}
 	}
 	if h := c.tlsHosts[""]; h != nil {
-		for _, cert := range h.certs {
-			for _, name := range cert.Names() {
-				all = append(all, certs.Entry{Host: name, Certificates: []*certs.Certificate{cert}})
+		all = append(all, h.entries...)
+	}
+	c.guards = guardsFor(c, all)
+	for host := range c.guards.shields {
+		all = append(all, certs.Entry{Host: host, Certificates: []*certs.Certificate{c.defaultCertificate()}})
+	}
+	return all
+}
+
+// guards keep wildcard certificates from the hosts below that belong to other namespaces and
+// have no certificate: those get the default one by name.
+type guards struct {
+	wildcards map[string]string   // the namespace of the certificates of each, by suffix
+	shields   map[string]struct{} // the hosts that are kept from them
+}
+
+func guardsFor(c *compiler, entries []certs.Entry) guards {
+	g := guards{wildcards: map[string]string{}, shields: map[string]struct{}{}}
+	for i := range entries {
+		if host := entries[i].Host; isWildcard(host) {
+			g.wildcards[host[1:]] = namespaceOf(entries[i].Certificates[0])
+		}
+	}
+	for suffix := range g.wildcards {
+		for host := range c.below[suffix] {
+			if g.needs(c, host) {
+				g.shields[host] = struct{}{}
 			}
 		}
 	}
-	return all
+	return g
+}
+
+// needs tells whether a host has to be kept from the wildcard above it.
+func (g *guards) needs(c *compiler, host string) bool {
+	ns, wild := g.wildcards[suffixOf(host)]
+	owner := c.owner(host)
+	if !wild || owner == nil || owner.object.Namespace == ns {
+		return false
+	}
+	if h := c.tlsHosts[host]; h != nil && len(h.certs) > 0 {
+		return false
+	}
+	named := c.tlsHosts[""]
+	return named == nil || !slices.ContainsFunc(named.entries, func(e certs.Entry) bool { return e.Host == host })
+}
+
+// stale tells whether the guards of any of these hosts have to change.
+func (g *guards) stale(c *compiler, hosts map[string]struct{}) bool {
+	for host := range hosts {
+		if _, has := g.shields[host]; has != g.needs(c, host) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *compiler) defaultCertificate() *certs.Certificate {

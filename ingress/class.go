@@ -78,17 +78,35 @@ func (p classPolicy) byName(name string, objects *manifests.Objects) classReason
 	return classMissingOurs
 }
 
-// problem tells about the one reason that is surely a mistake.
+// problem tells about what is surely a mistake: a class of ours that is missing, and in a
+// folder, which nobody else reads, every Ingress that is not served because of its class.
 func (r classReason) problem(ing *networkingv1.Ingress, policy classPolicy) []problem {
-	if r != classMissingOurs {
+	reason, field := reasonOtherClass, "spec.ingressClassName"
+	var text string
+	switch {
+	case r == classMissingOurs:
+		reason = reasonClass
+		text = fmt.Sprintf("IngressClass %q does not exist, so this Ingress is not served; create it with spec.controller %q",
+			policy.name, policy.controller)
+	case !policy.implicit:
+		return nil
+	case r == classUnnamed:
+		text = fmt.Sprintf("no class is named, so this Ingress is not served: Portico serves class %q here; write ingressClassName: %s",
+			policy.name, policy.name)
+	case className(ing) == policy.name && r == classOfAnother:
+		text = fmt.Sprintf("IngressClass %q is of another controller, so this Ingress is not served; write spec.controller %q there, or remove that object",
+			policy.name, policy.controller)
+	case r == classOfAnother, r == classMissing:
+		name := className(ing)
+		if name == "" {
+			name, field = ing.Annotations[legacyClassAnnotation], fmt.Sprintf("metadata.annotations[%s]", legacyClassAnnotation)
+		}
+		text = fmt.Sprintf("the class is %.260q, so this Ingress is not served: Portico serves class %q here; write ingressClassName: %s",
+			name, policy.name, policy.name)
+	default:
 		return nil
 	}
-	return []problem{{reason: reasonClass, Problem: manifests.Problem{
-		Object: refOf(ing),
-		Field:  "spec.ingressClassName",
-		Text: fmt.Sprintf("IngressClass %q does not exist, so this Ingress is not served; create it with spec.controller %q",
-			policy.name, policy.controller),
-	}}}
+	return []problem{{reason: reason, Problem: manifests.Problem{Object: refOf(ing), Field: field, Text: text}}}
 }
 
 func refOf(ing *networkingv1.Ingress) manifests.Ref {

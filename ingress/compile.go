@@ -34,12 +34,14 @@ type compiler struct {
 	externals map[string]*externalState
 	secrets   map[types.NamespacedName]*secretState
 	tlsHosts  map[string]*tlsHost
-	catchAll  []*ingressState // those with a default backend and no rules, in order of precedence
+	below     map[string]map[string]struct{} // exact names of hosts and tlsHosts, by suffixOf
+	catchAll  []*ingressState                // those with a default backend and no rules, in order of precedence
 	problems  *problems
 
 	dirty  dirt
 	table  *router.Table
 	set    *certs.Set
+	guards guards
 	common *certs.Certificate // self-signed, the default of the default
 	chosen *certs.Certificate // the live default certificate of the settings; nil if there is none
 	// live counts the routes in the table, by the Ingress that asked for them.
@@ -65,15 +67,20 @@ type settings struct {
 type dirt struct {
 	hosts    map[string]struct{}
 	tlsHosts map[string]struct{}
-	// covered is, for TLS hosts that were touched, whether they had TLS before.
-	covered  map[string]bool
+	// covered is, for hosts that were touched, what was true before.
+	covered map[string]coverage
+	// shields are the hosts that may have to be kept from a wildcard certificate, or not.
+	shields  map[string]struct{}
 	fallback bool
 	// certificates is set when the Set differs though no host does.
 	certificates bool
 }
 
 func newDirt() dirt {
-	return dirt{hosts: map[string]struct{}{}, tlsHosts: map[string]struct{}{}, covered: map[string]bool{}}
+	return dirt{
+		hosts: map[string]struct{}{}, tlsHosts: map[string]struct{}{},
+		covered: map[string]coverage{}, shields: map[string]struct{}{},
+	}
 }
 
 func newCompiler(cfg *Config, common *certs.Certificate, now func() time.Time) *compiler {
@@ -91,6 +98,7 @@ func newCompiler(cfg *Config, common *certs.Certificate, now func() time.Time) *
 		ingresses: map[string]*ingressState{}, hosts: map[string]*hostState{},
 		services: map[types.NamespacedName]*serviceState{}, externals: map[string]*externalState{},
 		secrets: map[types.NamespacedName]*secretState{}, tlsHosts: map[string]*tlsHost{},
+		below:    map[string]map[string]struct{}{},
 		problems: newProblems(), dirty: newDirt(), table: router.NewTable(),
 		live: map[string]int{}, touched: map[string]struct{}{}, wants: true,
 	}

@@ -15,6 +15,8 @@ type hostState struct {
 	askers   []*ingressState // in order of precedence
 	routes   []*router.Route
 	fallback *router.Route
+	// lost are the paths that others have, by what they would lead to.
+	lost map[*backendRef]*ingressState
 }
 
 // each calls f for every live route.
@@ -38,15 +40,29 @@ func (c *compiler) buildHost(edit *router.Edit, name string) {
 	for _, st := range h.askers {
 		m.ask(st)
 	}
-	h.routes, h.fallback = m.routes, m.fallback
+	lost := h.lost
+	h.routes, h.fallback, h.lost = m.routes, m.fallback, m.lost
+	c.noteLost(lost, h.lost)
 	h.each(func(r *router.Route) { c.countLive(r, +1) })
 	c.problems.set(ofHost, name, m.problems)
 	if len(h.askers) == 0 {
 		delete(c.hosts, name)
+		c.dropName(name)
 		edit.Remove(name)
 		return
 	}
 	edit.Put(router.NewHost(name, h.routes, h.fallback))
+}
+
+// noteLost tells anew about the Services of Ingresses that lost other paths than before.
+func (c *compiler) noteLost(before, now map[*backendRef]*ingressState) {
+	for _, pair := range [][2]map[*backendRef]*ingressState{{before, now}, {now, before}} {
+		for ref, st := range pair[0] {
+			if pair[1][ref] == nil && c.ingresses[st.key] == st {
+				c.setBackendProblems(st)
+			}
+		}
+	}
 }
 
 func (c *compiler) countLive(r *router.Route, n int) {
@@ -61,10 +77,19 @@ func (c *compiler) countLive(r *router.Route, n int) {
 	}
 }
 
-// pathKey is what only one route of a host can have.
+// pathKey is what only one route of a host can have. To Prefix, which goes by element, a
+// slash at the end makes no difference.
 type pathKey struct {
 	path     string
 	pathType router.PathType
+}
+
+func keyOf(p *pathSpec) pathKey {
+	path := p.path
+	if p.pathType == router.Prefix && path != "/" {
+		path = strings.TrimSuffix(path, "/")
+	}
+	return pathKey{path, p.pathType}
 }
 
 // claim says who has it.
@@ -81,6 +106,7 @@ type hostMaker struct {
 	routes     []*router.Route
 	fallback   *router.Route
 	fallbackBy *ingressState
+	lost       map[*backendRef]*ingressState
 	problems   []problem
 }
 
@@ -103,7 +129,7 @@ func (m *hostMaker) ask(st *ingressState) {
 func (m *hostMaker) askPaths(st *ingressState, h *hostSpec) {
 	for i := range h.paths {
 		p := &h.paths[i]
-		key := pathKey{p.path, p.pathType}
+		key := keyOf(p)
 		if first, twice := m.taken[key]; twice {
 			m.duplicate(st, p, first)
 			continue
@@ -114,13 +140,21 @@ func (m *hostMaker) askPaths(st *ingressState, h *hostSpec) {
 }
 
 func (m *hostMaker) duplicate(st *ingressState, p *pathSpec, first claim) {
+	if m.lost == nil {
+		m.lost = map[*backendRef]*ingressState{}
+	}
+	m.lost[&p.backend] = st
+	what := p.pathType.String()
+	if p.path != first.path.path {
+		what += ", which means the same as " + first.path.path
+	}
 	if first.by == st {
 		m.problem(st, p.field(), "host %q and path %s (%s) stand at %s already, which wins; remove this one",
-			m.name, p.path, p.pathType, first.path.field())
+			m.name, p.path, what, first.path.field())
 		return
 	}
 	m.problem(st, p.field(), "host %q and path %s (%s) belong to Ingress %s, which %s, so this path is not served; remove one of the two",
-		m.name, p.path, p.pathType, first.by.key, whyFirst(first.by, st))
+		m.name, p.path, what, first.by.key, whyFirst(first.by, st))
 }
 
 func (m *hostMaker) problem(st *ingressState, field, format string, args ...any) {
@@ -171,22 +205,26 @@ var everyHost = []router.Filter{filter.NewHTTPSRedirect()}
 
 // redirect gives the filter that sends plain HTTP to https. Routes of a host that has TLS
 // always do. Those of a wildcard, or of any host, do for the hosts in question that the
-// same Ingress has TLS for.
+// same Ingress has TLS for. Those of an Ingress that forces it always do.
 func (c *compiler) redirect(st *ingressState, host string) []router.Filter {
+	if st.spec.options.ForceSSLRedirect {
+		return everyHost
+	}
 	if st.spec.options.NoSSLRedirect {
 		return nil
 	}
 	if c.hasTLS(host) {
 		return everyHost
 	}
-	if host != "" && !strings.HasPrefix(host, "*.") {
+	if host != "" && !isWildcard(host) {
 		return nil
 	}
 	var some []string
 	for i := range st.spec.tls {
-		for _, h := range st.spec.tls[i].hosts {
-			if host == "" || h != host && parentOf(h) == host {
-				some = append(some, h)
+		for _, n := range st.spec.tls[i].names {
+			below := host == "" || suffixOf(n.host) == host[1:]
+			if below && n.host != "" && n.host != host && c.mayUse(st, n.host) {
+				some = append(some, n.host)
 			}
 		}
 	}
@@ -194,14 +232,6 @@ func (c *compiler) redirect(st *ingressState, host string) []router.Filter {
 		return nil
 	}
 	return []router.Filter{filter.NewHTTPSRedirect(some...)}
-}
-
-// parentOf is the wildcard that a host lies under.
-func parentOf(host string) string {
-	if i := strings.IndexByte(host, '.'); i > 0 {
-		return "*" + host[i:]
-	}
-	return ""
 }
 
 func statsKey(r *router.Route) router.StatsKey {

@@ -92,7 +92,7 @@ func (w *world) ingress() {
 	}
 	if w.chance(30) {
 		ing.Annotations = map[string]string{
-			pick(w, "portico.dev/ssl-redirect", "nginx.ingress.kubernetes.io/auth-url", "portico.dev/x"): pick(w, "false", "true"),
+			pick(w, "portico.dev/ssl-redirect", "portico.dev/force-ssl-redirect", "nginx.ingress.kubernetes.io/auth-url", "portico.dev/x"): pick(w, "false", "true"),
 		}
 	}
 	if w.chance(30) {
@@ -178,7 +178,7 @@ func (w *world) slice() {
 
 func (w *world) secret() {
 	s := &corev1.Secret{ObjectMeta: w.meta("c1", "c2", "c3"), Type: pick(w, corev1.SecretTypeTLS, corev1.SecretTypeTLS, corev1.SecretTypeTLS, corev1.SecretTypeOpaque)}
-	pair := keyPair(w.t, pick(w, "ecdsa", "soon"), pick(w, []string{"a.example"}, []string{"*.a.example", "b.example"}, []string{"*.example"}))
+	pair := keyPair(w.t, pick(w, "ecdsa", "soon", "rsa"), pick(w, []string{"a.example"}, []string{"*.a.example", "b.example"}, []string{"*.example"}))
 	s.Data = map[string][]byte{corev1.TLSCertKey: []byte(pair[0]), corev1.TLSPrivateKeyKey: []byte(pair[1])}
 	if w.chance(15) {
 		s.Data[corev1.TLSPrivateKeyKey] = nil
@@ -259,7 +259,7 @@ func checkNothingLeaks(t *testing.T, step, scratch *compiler) {
 		}
 		return map[string]int{
 			"ingresses": len(c.ingresses), "hosts": len(c.hosts), "services": len(c.services), "uses of ports": uses,
-			"externals": len(c.externals), "secrets": len(c.secrets), "TLS hosts": len(c.tlsHosts), "catch-alls": len(c.catchAll),
+			"externals": len(c.externals), "secrets": len(c.secrets), "TLS hosts": len(c.tlsHosts), "names below": len(c.below), "shields": len(c.guards.shields), "catch-alls": len(c.catchAll),
 			"problems": len(c.problems.buckets),
 		}
 	}

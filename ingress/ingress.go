@@ -35,8 +35,14 @@ func compareIngresses(a, b *ingressState) int {
 
 // whyFirst says why one Ingress goes before another.
 func whyFirst(winner, loser *ingressState) string {
-	if winner.object.CreationTimestamp.Equal(&loser.object.CreationTimestamp) {
-		return "is as old and comes first by name"
+	same := winner.object.CreationTimestamp.Equal(&loser.object.CreationTimestamp)
+	switch {
+	case winner.object.CreationTimestamp.IsZero() && same:
+		return "comes first by namespace and name"
+	case winner.object.CreationTimestamp.IsZero():
+		return "has no creationTimestamp and so comes first"
+	case same:
+		return "is as old and comes first by namespace and name"
 	}
 	return "is older"
 }
@@ -148,10 +154,12 @@ func (c *compiler) retire(st *ingressState) {
 func (c *compiler) useHosts(st *ingressState) {
 	for i := range st.spec.hosts {
 		name := st.spec.hosts[i].name
+		c.touch(name)
 		h := c.hosts[name]
 		if h == nil {
 			h = &hostState{}
 			c.hosts[name] = h
+			c.addName(name)
 		}
 		h.askers = insertIngress(h.askers, st)
 		c.dirty.hosts[name] = struct{}{}
@@ -165,6 +173,7 @@ func (c *compiler) useHosts(st *ingressState) {
 func (c *compiler) releaseHosts(st *ingressState) {
 	for i := range st.spec.hosts {
 		name := st.spec.hosts[i].name
+		c.touch(name)
 		h := c.hosts[name]
 		h.askers = removeIngress(h.askers, st)
 		c.dirty.hosts[name] = struct{}{}

@@ -14,9 +14,12 @@ const (
 	reasonRejected      = "Rejected"
 	reasonDuplicate     = "DuplicatePath"
 	reasonClass         = "ClassMissing"
+	reasonOtherClass    = "ClassNotServed"
 	reasonService       = "ServiceUnusable"
 	reasonSecret        = "SecretMissing"
 	reasonCertificate   = "BadCertificate"
+	reasonTLSHost       = "TLSHostNotUsed"
+	reasonNeverServed   = "CertificateNotServed"
 	reasonExpiry        = "CertificateExpiry"
 	reasonAnnotation    = "BadAnnotation"
 	reasonUnprotected   = "NotServedUnprotected"
@@ -44,7 +47,8 @@ type bucketKind uint8
 const (
 	ofIngress  bucketKind = iota // class and rules, by Ingress
 	ofBackends                   // what the rules lead to, by Ingress
-	ofTLS                        // by Ingress
+	ofTLS                        // Secrets, by Ingress
+	ofTLSHost                    // who has the certificate of a host, by host
 	ofHost                       // duplicates, by host
 	ofExternal                   // by external name
 	ofStatus                     // by Ingress

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 
 	networkingv1 "k8s.io/api/networking/v1"
 
@@ -20,6 +21,8 @@ type spec struct {
 	fallback *backendRef
 	// catchAll is true without rules: the fallback is for everything.
 	catchAll bool
+	// any is true if it answers for hosts that it does not name.
+	any      bool
 	tls      []tlsSpec
 	options  annotation.Options
 	problems []problem
@@ -88,6 +91,8 @@ func specOf(ing *networkingv1.Ingress) *spec {
 	if r.spec.catchAll && r.spec.fallback == nil {
 		r.problem(reasonRejected, "spec", "there are neither rules nor a defaultBackend, so nothing is served; add one of them")
 	}
+	_, anyHost := r.index[""]
+	r.spec.any = anyHost || r.spec.catchAll
 	for i := range ing.Spec.TLS {
 		r.tls(i, &ing.Spec.TLS[i])
 	}
@@ -156,7 +161,7 @@ func (r *specReader) path(i, j int, in *networkingv1.HTTPIngressPath) (p pathSpe
 	p = pathSpec{rule: i, index: j}
 	var err error
 	if p.path, err = normalPath(in.Path); err != nil {
-		r.problem(reasonRejected, p.field()+".path", "the path %.260q cannot be matched (%v); this path is not served", in.Path, err)
+		r.problem(reasonRejected, p.field()+".path", "the path %.260q cannot be matched (%v); this path is not served; %s", in.Path, err, pathFix(in.Path))
 		return p, false
 	}
 	if p.pathType, ok = pathTypeOf(in.PathType); !ok {
@@ -183,7 +188,27 @@ func pathTypeOf(t *networkingv1.PathType) (pathType router.PathType, ok bool) {
 
 var errPathQuery = fmt.Errorf("a request's path ends before %q and %q", '?', '#')
 
-// normalPath gives a path the form that paths of requests are matched in.
+// pathFix says what to do about a path that normalPath refuses.
+func pathFix(path string) string {
+	switch {
+	case path[0] != '/':
+		return fmt.Sprintf("begin it with %q", '/')
+	case strings.ContainsAny(path, "?#"):
+		return `write the path alone, without a query ("?" and "#" as parts of a path are "%3F" and "%23")`
+	case strings.Contains(path, `\`):
+		return `write "/" for "\"`
+	case strings.ContainsFunc(path, unicode.IsControl):
+		return "remove the control characters"
+	case strings.Contains(path, "%00"):
+		return `remove "%00"`
+	case strings.Contains(path, "/."), strings.Contains(strings.ToLower(path), "%2e"):
+		return `write it without the segments "." and ".."`
+	}
+	return `write every "%" with two hexadecimal digits after it; "%" itself is "%25"`
+}
+
+// normalPath gives a path the form that paths of requests are matched in. It is lenient with
+// spaces: clients send them escaped.
 func normalPath(path string) (string, error) {
 	if path == "" || path == "/" {
 		return "/", nil
@@ -191,6 +216,7 @@ func normalPath(path string) (string, error) {
 	if strings.ContainsAny(path, "?#") {
 		return "", errPathQuery
 	}
+	path = strings.ReplaceAll(path, " ", "%20")
 	normal, err := engine.NormalizePath(nil, []byte(path))
 	if err != nil {
 		return "", err

@@ -169,9 +169,12 @@ func (c *compiler) setBackendProblems(st *ingressState) {
 		return
 	}
 	var all []problem
-	st.spec.eachBackend(func(field func() string, _ string, ref *backendRef) {
+	st.spec.eachBackend(func(field func() string, host string, ref *backendRef) {
 		if ref.unusable != "" {
 			return
+		}
+		if h := c.hosts[host]; h != nil && h.lost[ref] != nil {
+			return // another path is served in its place, and that is told
 		}
 		if text := c.port(st.service(ref), ref.port).text; text != "" {
 			all = append(all, problem{reason: reasonService, Problem: manifests.Problem{

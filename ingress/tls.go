@@ -3,6 +3,7 @@ package ingress
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,34 +16,100 @@ import (
 
 // tlsSpec is one tls section of an Ingress.
 type tlsSpec struct {
-	hosts  []string // in normal form; "" for rules without a host
-	secret string   // may be empty: the default certificate
-	index  int      // of the section
+	names  []tlsName
+	secret string // may be empty: the default certificate
+	index  int    // of the section
+}
+
+// tlsName is one host that a section is for.
+type tlsName struct {
+	host  string // in normal form; "" for rules without a host
+	index int    // in the section's hosts; -1 if it has none
+	// standIn is set if the section names its wildcard: it is for hosts without a certificate
+	// of their own.
+	standIn bool
+}
+
+// field is where it stands.
+func (t *tlsSpec) field(n tlsName) string {
+	if n.index < 0 {
+		return fmt.Sprintf("spec.tls[%d]", t.index)
+	}
+	return fmt.Sprintf("spec.tls[%d].hosts[%d]", t.index, n.index)
 }
 
 // secretField is where its Secret is named.
 func (t *tlsSpec) secretField() string { return fmt.Sprintf("spec.tls[%d].secretName", t.index) }
 
-// tls reads one tls section. One without hosts is for all hosts of the Ingress's rules.
+// tls reads one tls section. It is for hosts that the Ingress has rules for; one without
+// hosts for all of them.
 func (r *specReader) tls(i int, in *networkingv1.IngressTLS) {
 	t := tlsSpec{secret: in.SecretName, index: i}
+	if strings.Contains(t.secret, "/") {
+		r.problem(reasonRejected, t.secretField(), "the name %.260q holds a slash: a Secret has to be in the Ingress's own namespace (%s) and is named without it: the default certificate is served; copy the Secret here, and write its name alone", t.secret, r.ing.Namespace)
+		t.secret = ""
+	}
+	asked := make(map[string]struct{}, len(in.Hosts))
 	for j, host := range in.Hosts {
 		name, err := normalHost(host)
 		if err != nil {
 			r.problem(reasonRejected, fmt.Sprintf("spec.tls[%d].hosts[%d]", i, j), "the host %.260q %v; it is served without this certificate", host, err)
 			continue
 		}
-		t.hosts = append(t.hosts, name)
+		if _, twice := asked[name]; twice {
+			continue
+		}
+		asked[name] = struct{}{}
+		if !r.tlsHost(&t, name, j) {
+			r.problem(reasonTLSHost, t.field(tlsName{host: name, index: j}),
+				"this Ingress has no rule for host %q, so the host is not used: this section gives it neither a certificate nor a redirect; add a rule for it here, or move it to the Ingress that has one", name)
+		}
 	}
 	if len(in.Hosts) == 0 {
 		for j := range r.spec.hosts {
-			t.hosts = append(t.hosts, r.spec.hosts[j].name)
+			t.names = append(t.names, tlsName{host: r.spec.hosts[j].name, index: -1})
 		}
 		if r.spec.catchAll {
-			t.hosts = append(t.hosts, "")
+			t.names = append(t.names, tlsName{index: -1})
 		}
 	}
-	r.spec.tls = append(r.spec.tls, t)
+	if len(t.names) > 0 {
+		t.names = uniqueNames(t.names)
+		r.spec.tls = append(r.spec.tls, t)
+	}
+}
+
+// uniqueNames leaves the first of each host, if possible no stand-in, in order of hosts.
+func uniqueNames(names []tlsName) []tlsName {
+	slices.SortStableFunc(names, func(a, b tlsName) int {
+		switch d := strings.Compare(a.host, b.host); {
+		case d != 0 || a.standIn == b.standIn:
+			return d
+		case a.standIn:
+			return 1
+		}
+		return -1
+	})
+	return slices.CompactFunc(names, func(a, b tlsName) bool { return a.host == b.host })
+}
+
+// tlsHost adds what the j-th host of a section is for: itself, if a rule is for it, for its
+// wildcard or for any host; and a wildcard for the exact hosts of rules below it.
+func (r *specReader) tlsHost(t *tlsSpec, name string, j int) (used bool) {
+	before := len(t.names)
+	_, self := r.index[name]
+	_, above := r.index[parentOf(name)]
+	if self || r.spec.any || above && !isWildcard(name) {
+		t.names = append(t.names, tlsName{host: name, index: j})
+	}
+	if isWildcard(name) {
+		for i := range r.spec.hosts {
+			if host := r.spec.hosts[i].name; suffixOf(host) == name[1:] {
+				t.names = append(t.names, tlsName{host: host, index: j, standIn: true})
+			}
+		}
+	}
+	return len(t.names) > before
 }
 
 // expiryWarning is how long before its end a certificate is a problem.
@@ -119,13 +186,6 @@ func tlsProblems(ing *networkingv1.Ingress, t *tlsSpec, s *secretState, now time
 		return []problem{about(s.reason, s.text)}
 	}
 	var all []problem
-	for _, host := range t.hosts {
-		if host != "" && !s.cert.Covers(host) {
-			all = append(all, about(reasonCertificate, fmt.Sprintf(
-				"the certificate of Secret %s is for %s and not for %s: the default certificate is served there; issue it for that host, too",
-				s.cert.Name, listNames(s.cert.Names()), host)))
-		}
-	}
 	for _, text := range certificateWarnings(s.cert, now) {
 		all = append(all, about(reasonExpiry, fmt.Sprintf("Secret %s is served, but %s", s.cert.Name, text)))
 	}
@@ -156,13 +216,4 @@ func listNames(names []string) string {
 		return fmt.Sprintf("%.400s and %d more", text, more)
 	}
 	return fmt.Sprintf("%.400s", text)
-}
-
-// usableFor is the certificate for a host, or nil: one that does not cover it is not served
-// there, because a client that refuses it would refuse the default one no worse.
-func (s *secretState) usableFor(host string) *certs.Certificate {
-	if s == nil || s.cert == nil || !s.cert.Covers(host) {
-		return nil
-	}
-	return s.cert
 }

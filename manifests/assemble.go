@@ -18,14 +18,18 @@ type view struct {
 }
 
 // assemble puts files together, in the order of their paths: of two that have the same
-// object the first wins. Then Services without EndpointSlices get some from Pods.
-func assemble(files map[string]*file) view {
+// object the first wins. Then Services without EndpointSlices get some from Pods. What is in
+// other than these namespaces is left out, unless they are none.
+func assemble(files map[string]*file, namespaces []string) view {
 	v := view{objects: map[Ref]metav1.Object{}, problems: map[Ref][]Problem{}}
 	from := map[Ref]string{}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		f, about := files[name], fileRef(name)
 		v.problems[about] = slices.Concat(f.failure, f.content.problems)
 		for _, o := range f.content.objects {
+			if len(namespaces) > 0 && o.ref.Namespace != "" && !slices.Contains(namespaces, o.ref.Namespace) {
+				continue
+			}
 			if first, taken := from[o.ref]; taken {
 				v.problems[about] = append(v.problems[about], Problem{
 					Object: about, Field: lineField(o.line),

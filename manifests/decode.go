@@ -53,6 +53,7 @@ type decoded struct {
 	objects  []located
 	problems []Problem
 	ignored  int
+	blank    bool // there is nothing in the file
 }
 
 // decodeFile decodes one file. An error is a *lineError and means that the file cannot be
@@ -62,7 +63,7 @@ func decodeFile(name string, data []byte) (decoded, error) {
 	if err != nil {
 		return decoded{}, err
 	}
-	d := fileDecoder{name: name}
+	d := fileDecoder{name: name, out: decoded{blank: true}}
 	for _, doc := range docs {
 		if err := d.document(doc); err != nil {
 			return decoded{}, err
@@ -90,6 +91,7 @@ func (d *fileDecoder) document(doc document) error {
 	if string(raw) == "null" {
 		return nil
 	}
+	d.out.blank = false
 	return d.value(part{doc: doc, raw: raw}, schema.GroupVersionKind{})
 }
 

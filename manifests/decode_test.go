@@ -180,7 +180,7 @@ func FuzzDecode(f *testing.F) {
 		if at != nil && (at.line < 1 || at.line > 2+breaks) {
 			t.Fatalf("line %d of %q: %v", at.line, data, err)
 		}
-		v := assemble(map[string]*file{name: {content: got}})
+		v := assemble(map[string]*file{name: {content: got}}, nil)
 		s := NewStore()
 		for _, ref := range sortedRefs(v.objects) {
 			s.Put(v.objects[ref])

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,8 +24,12 @@ type FilesConfig struct {
 	Dir string
 	// FS, if set, is read once instead of Dir and never watched: manifests in the binary.
 	FS fs.FS
+	// Namespaces are the only ones whose objects are used; empty means all. Objects without a
+	// namespace are used in any case.
+	Namespaces []string
 	// HoldOff is how long the folder has to be quiet before a change in it is read;
-	// 100 ms if zero. It is read at the latest after ten times that.
+	// 100 ms if zero. It is read at the latest after ten times that, but for files that are
+	// being written even then.
 	HoldOff time.Duration
 	// Log may be nil.
 	Log *zap.Logger
@@ -39,6 +44,9 @@ const (
 func (c FilesConfig) Validate() error {
 	if c.HoldOff < 0 {
 		return fmt.Errorf("hold-off of the manifests folder is negative: %s", c.HoldOff)
+	}
+	if slices.Contains(c.Namespaces, "") {
+		return errors.New("manifests: FilesConfig.Namespaces has an empty name")
 	}
 	if c.FS != nil {
 		return nil
@@ -88,13 +96,13 @@ func (f *Files) Run(ctx context.Context, store *Store) error {
 	if f.ran.Swap(true) {
 		return errors.New("manifests: Files.Run called twice")
 	}
-	r := &filesRun{store: store, log: f.log, fsys: f.config.FS, dirty: map[string]bool{}}
+	r := &filesRun{store: store, log: f.log, fsys: f.config.FS, namespaces: f.config.Namespaces, dirty: map[string]bool{}}
 	if r.fsys == nil {
 		dir, err := filepath.Abs(f.config.Dir)
 		if err != nil {
 			return fmt.Errorf("manifests folder: %w", err)
 		}
-		r.fsys = os.DirFS(dir)
+		r.fsys, r.quiet = os.DirFS(dir), cmp.Or(f.config.HoldOff, defaultHoldOff)
 		r.watch = newFolderWatch(dir, f.log)
 		defer r.watch.close()
 	}
@@ -106,8 +114,7 @@ func (f *Files) Run(ctx context.Context, store *Store) error {
 		<-ctx.Done()
 		return nil
 	}
-	quiet := cmp.Or(f.config.HoldOff, defaultHoldOff)
-	r.follow(ctx, holdOff{quiet: quiet, max: holdOffFactor * quiet})
+	r.follow(ctx, holdOff{quiet: r.quiet, max: holdOffFactor * r.quiet})
 	return nil
 }
 
@@ -118,10 +125,15 @@ type filesRun struct {
 	fsys  fs.FS
 	watch *folderWatch // nil if nothing is watched
 
+	namespaces []string      // all if empty
+	quiet      time.Duration // after which a file counts as written
+
 	files map[string]*file
 	view  view
-	dirty map[string]bool // files that a change was seen of
+	dirty map[string]bool // files to read again: a change was seen, or they are half written
 	all   bool            // any file may have changed
+
+	unsettled bool // the last look met files that are being written
 }
 
 // follow reads the folder again whenever it changes, until ctx ends.
@@ -129,6 +141,12 @@ func (r *filesRun) follow(ctx context.Context, hold holdOff) {
 	due := time.NewTimer(hold.max)
 	due.Stop() // nothing is due yet
 	defer due.Stop()
+	lookAgain := func() {
+		if r.unsettled {
+			due.Reset(hold.touch(time.Now()))
+		}
+	}
+	lookAgain()
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	for {
@@ -146,10 +164,12 @@ func (r *filesRun) follow(ctx context.Context, hold holdOff) {
 		case <-poll.C:
 			if r.watch.blind && hold.first.IsZero() {
 				r.again()
+				lookAgain()
 			}
 		case <-due.C:
 			hold.done()
 			r.again()
+			lookAgain()
 		}
 	}
 }
@@ -183,7 +203,8 @@ func (r *filesRun) again() {
 }
 
 func (r *filesRun) read() error {
-	s := scan{fsys: r.fsys, old: r.files, dirty: r.dirty, visit: func(string) {}, link: func(string) {}}
+	r.unsettled = false
+	s := scan{fsys: r.fsys, old: r.files, dirty: r.dirty, quiet: r.quiet, visit: func(string) {}, link: func(string) {}}
 	if r.watch != nil {
 		r.watch.begin()
 		s.visit, s.link = r.watch.visit, r.watch.link
@@ -198,8 +219,9 @@ func (r *filesRun) read() error {
 		return err
 	}
 	r.report(s.files)
-	r.files, r.dirty, r.all = s.files, map[string]bool{}, false
-	v := assemble(s.files)
+	r.files, r.dirty, r.all = s.files, s.unsettled, false
+	r.unsettled = len(s.unsettled) > 0
+	v := assemble(s.files, r.namespaces)
 	for about, p := range s.problems {
 		v.problems[about] = append(v.problems[about], p...)
 	}

@@ -14,9 +14,10 @@ import (
 
 // folder is a folder that Files follow.
 type folder struct {
-	t     *testing.T
-	dir   string
-	store *Store
+	t      *testing.T
+	dir    string
+	config FilesConfig // but for Dir
+	store  *Store
 }
 
 func (f *folder) path(name string) string { return filepath.Join(f.dir, filepath.FromSlash(name)) }
@@ -46,7 +47,9 @@ func (f *folder) run() {
 	f.store = NewStore()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- NewFiles(FilesConfig{Dir: f.dir, HoldOff: 5 * time.Millisecond}).Run(ctx, f.store) }()
+	config := f.config
+	config.Dir = f.dir
+	go func() { done <- NewFiles(config).Run(ctx, f.store) }()
 	f.t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -73,7 +76,7 @@ func (f *folder) services(want string, broken ...string) Change {
 
 func newFolder(t *testing.T) *folder {
 	t.Helper()
-	return &folder{t: t, dir: t.TempDir()}
+	return &folder{t: t, dir: t.TempDir(), config: FilesConfig{HoldOff: 5 * time.Millisecond}}
 }
 
 func TestFiles_FollowsFiles(t *testing.T) {
@@ -232,6 +235,28 @@ func TestFiles_SameObjectTwice(t *testing.T) {
 	equal(t, "the second steps in", string(c.Objects.Service("default", "x").Spec.Type), "NodePort")
 }
 
+func TestFiles_Namespaces(t *testing.T) {
+	const class = "---\napiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: class}\n"
+	in := func(namespace, name string) string {
+		return strings.ReplaceAll(service(name), "name: "+name, "name: "+name+", namespace: "+namespace)
+	}
+	f := newFolder(t)
+	f.config.Namespaces = []string{"ours", "default"}
+	f.write("a.yaml", in("ours", "a")+"---\n"+in("theirs", "b")+class+"---\n"+in("theirs", "a"))
+	f.write("b.yaml", in("theirs", "b")) // there twice, which is nobody's business
+	f.write("c.yaml", "kind: [\n")
+	f.write("d.yaml", service("d"))
+	f.run()
+	c := f.services("d a", "c.yaml")
+	if c.Objects.Service("theirs", "a") != nil || c.Objects.IngressClass("class") == nil {
+		t.Error("not what is in the namespaces and in none")
+	}
+	f.write("b.yaml", in("ours", "b"))
+	f.services("d a b", "c.yaml")
+	f.write("a.yaml", in("theirs", "a"))
+	f.services("d b", "c.yaml")
+}
+
 func TestFiles_OnlyDifferencesAreChanges(t *testing.T) {
 	f := newFolder(t)
 	f.write("a.yaml", service("a")+"---\n"+service("b"))
@@ -304,6 +329,7 @@ func TestFilesConfig_Validate(t *testing.T) {
 		{FilesConfig{Dir: file + "/no"}, "manifests folder " + file + "/no: not a directory"},
 		{FilesConfig{Dir: file + "2"}, "manifests folder " + file + "2: no such file or directory"},
 		{FilesConfig{Dir: file}, "manifests folder " + file + ": not a folder"},
+		{FilesConfig{Dir: filepath.Dir(file), Namespaces: []string{"a", ""}}, "manifests: FilesConfig.Namespaces has an empty name"},
 		{FilesConfig{Dir: filepath.Dir(file), HoldOff: -1}, "hold-off of the manifests folder is negative: -1ns"},
 	} {
 		err := NewFiles(c.config).Run(t.Context(), NewStore())

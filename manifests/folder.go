@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 )
 
 // Bounds of a folder. They are far above what anybody serves, and keep a folder that is not
@@ -32,6 +33,8 @@ type scan struct {
 	old  map[string]*file
 	// dirty are files to read even if they look unchanged: a write can leave size and time alone.
 	dirty map[string]bool
+	// quiet is how old a write has to be for the file to count as written.
+	quiet time.Duration
 	// visit is called before a folder is read, so that no change can come between.
 	visit func(dir string)
 	// link is called for each symbolic link that is followed.
@@ -39,11 +42,13 @@ type scan struct {
 
 	files    map[string]*file
 	problems map[Ref][]Problem
+	// unsettled are the files that are being written; they are what they were.
+	unsettled map[string]bool
 }
 
 // run scans everything. An error is about the folder itself: then nothing is known.
 func (s *scan) run() error {
-	s.files, s.problems = map[string]*file{}, map[Ref][]Problem{}
+	s.files, s.problems, s.unsettled = map[string]*file{}, map[Ref][]Problem{}, map[string]bool{}
 	return s.dir(".", 0)
 }
 
@@ -112,7 +117,7 @@ func (s *scan) entry(name string, e fs.DirEntry) {
 	case old != nil && !s.dirty[name] && same(old.info, info):
 		s.files[name] = old
 	default:
-		s.read(name, info, old)
+		s.read(name, old)
 	}
 }
 
@@ -121,8 +126,8 @@ func same(a, b fs.FileInfo) bool {
 	return a != nil && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && os.SameFile(a, b)
 }
 
-func (s *scan) read(name string, info fs.FileInfo, old *file) {
-	data, err := readFile(s.fsys, name)
+func (s *scan) read(name string, old *file) {
+	data, info, settled, err := s.contents(name, old)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
@@ -130,25 +135,67 @@ func (s *scan) read(name string, info fs.FileInfo, old *file) {
 		s.files[name] = old.failed(name, info, err)
 		return
 	}
+	if !settled {
+		s.unsettled[name] = true
+		if old != nil {
+			s.files[name] = old
+			return
+		}
+	}
 	content, err := decodeFile(name, data)
 	if err != nil {
 		s.files[name] = old.failed(name, info, err)
 		return
 	}
+	if content.blank && old != nil && len(old.content.objects) > 0 {
+		s.files[name] = old.emptied(name, info)
+		return
+	}
 	s.files[name] = &file{info: info, content: content, good: true}
 }
 
-func readFile(fsys fs.FS, name string) ([]byte, error) {
-	f, err := fsys.Open(name)
+// contents reads a file. It is settled if nobody seems to be writing it.
+func (s *scan) contents(name string, old *file) (data []byte, info fs.FileInfo, settled bool, err error) {
+	f, err := s.fsys.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, false, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	if err == nil && len(data) > maxFileBytes {
-		err = fmt.Errorf("larger than %d MiB", maxFileBytes>>20)
+	if info, err = f.Stat(); err != nil {
+		return nil, nil, false, err
 	}
-	return data, err
+	age := time.Since(info.ModTime())
+	if data, err = io.ReadAll(io.LimitReader(f, maxFileBytes+1)); err != nil {
+		return nil, info, false, err
+	}
+	if len(data) > maxFileBytes {
+		return nil, info, false, fmt.Errorf("larger than %d MiB", maxFileBytes>>20)
+	}
+	after, err := f.Stat()
+	if err != nil {
+		return nil, info, false, err
+	}
+	// A time in the future is of another clock and says nothing.
+	young := age >= 0 && age < s.quiet
+	writing := !same(info, after) || young && old.maybeHalf(info)
+	return data, info, !writing, nil
+}
+
+// maybeHalf says whether a file that was just written may be half of what it will be. One that
+// another has taken the place of is whole, but those that remove and write it anew are known.
+func (f *file) maybeHalf(now fs.FileInfo) bool {
+	if f == nil || f.info == nil {
+		return now.Size() == 0
+	}
+	return now.Size() < f.info.Size() || now.Size() == 0 || os.SameFile(f.info, now)
+}
+
+// emptied gives what becomes of a file that held objects and has none now.
+func (f *file) emptied(name string, info fs.FileInfo) *file {
+	return &file{info: info, content: f.content, good: true, failure: []Problem{{
+		Object: fileRef(name),
+		Text:   "holds no object now; what it held before stays live; delete the file to remove it",
+	}}}
 }
 
 // failed gives what becomes of a file, known before or not, that cannot be used now: the

@@ -31,7 +31,7 @@ func TestPodSlices(t *testing.T) {
 			if err != nil || len(content.problems) > 0 {
 				t.Fatalf("%v %v", err, content.problems)
 			}
-			got := dumpSlices(assemble(map[string]*file{"objects.yaml": {content: content}}))
+			got := dumpSlices(assemble(map[string]*file{"objects.yaml": {content: content}}, nil))
 			if *update {
 				archive.Files[1].Data = []byte(got)
 				if err := os.WriteFile(name, txtar.Format(archive), 0o644); err != nil {

@@ -14,7 +14,9 @@ import (
 
 // secretFetcher keeps the wanted Secrets in the Store and no others. A watch of metadata
 // tells which Secrets there are and which version they have; the contents of a wanted one
-// are fetched when it becomes wanted and whenever its version changes. An error keeps the
+// are fetched when it becomes wanted and whenever its version changes. The first fetch is
+// made even if the metadata know no such Secret: one that was made together with what wants
+// it may have reached the API server and not the watch. An error keeps the
 // last good contents, or keeps the Secret pending if there are none, and is tried again.
 type secretFetcher struct {
 	client corev1client.SecretsGetter
@@ -26,6 +28,7 @@ type secretFetcher struct {
 	scopes map[string]*secretScope
 	wanted map[types.NamespacedName]struct{}
 	have   map[types.NamespacedName]string // version in the Store
+	asked  map[types.NamespacedName]bool   // fetched, or tried to, since it is wanted
 }
 
 const (
@@ -42,6 +45,7 @@ func newSecretFetcher(client corev1client.SecretsGetter, store *Store, access *a
 		scopes: map[string]*secretScope{},
 		wanted: map[types.NamespacedName]struct{}{},
 		have:   map[types.NamespacedName]string{},
+		asked:  map[types.NamespacedName]bool{},
 	}
 }
 
@@ -56,8 +60,7 @@ func (s *secretFetcher) start(ctx context.Context, running *sync.WaitGroup) {
 
 func (s *secretFetcher) stop() { s.queue.ShutDown() }
 
-// want sets the whole set. New ones are pending when it returns, unless it is known
-// already that they do not exist.
+// want sets the whole set. New ones are pending when it returns.
 func (s *secretFetcher) want(refs []Ref) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,9 +71,6 @@ func (s *secretFetcher) want(refs []Ref) {
 		if _, old := s.wanted[n]; old {
 			continue
 		}
-		if _, exists, known := s.version(n); known && !exists {
-			continue
-		}
 		s.store.SetPending(ref, true)
 		s.queue.Add(n)
 	}
@@ -79,6 +79,7 @@ func (s *secretFetcher) want(refs []Ref) {
 	for n := range old {
 		if _, ok := wanted[n]; !ok {
 			s.drop(n)
+			delete(s.asked, n)
 			s.access.forget(secretQuestion(n))
 		}
 	}
@@ -133,6 +134,7 @@ func (s *secretFetcher) bring(ctx context.Context, n types.NamespacedName) error
 		return nil
 	}
 	s.access.report(secretQuestion(n), err)
+	s.asked[n] = s.asked[n] || err == nil || apierrors.IsNotFound(err)
 	switch {
 	case apierrors.IsNotFound(err):
 		s.drop(n) // deleted a moment ago; if it is made again, the metadata will say so
@@ -154,7 +156,7 @@ func (s *secretFetcher) outdated(n types.NamespacedName) bool {
 	switch {
 	case !wanted, !known: // the first list queues all that is wanted
 		return false
-	case !exists:
+	case !exists && s.asked[n]:
 		s.drop(n)
 		return false
 	}

@@ -24,7 +24,7 @@ func newSource(flags *serveFlags, log *zap.Logger) (source, error) {
 		return source{}, nil
 	}
 	if flags.changed("manifests") {
-		return newFolder(flags.manifests, log), nil
+		return newFolder(flags.manifests, log, flags.watchNamespaces...), nil
 	}
 	config, err := clusterConfig(flags)
 	if err != nil {
@@ -39,8 +39,9 @@ func newSource(flags *serveFlags, log *zap.Logger) (source, error) {
 	return source{manifests.NewCluster(cluster), cluster.Client}, nil
 }
 
-func newFolder(dir string, log *zap.Logger) source {
-	return source{Source: manifests.NewFiles(manifests.FilesConfig{Dir: dir, Log: log.Named("files")})}
+// newFolder reads all namespaces if none is named.
+func newFolder(dir string, log *zap.Logger, namespaces ...string) source {
+	return source{Source: manifests.NewFiles(manifests.FilesConfig{Dir: dir, Namespaces: namespaces, Log: log.Named("files")})}
 }
 
 func clusterConfig(flags *serveFlags) (*rest.Config, error) {

@@ -15,6 +15,14 @@ func TestRead(t *testing.T) {
 		{name: "nothing"},
 		{name: "of others", in: map[string]string{"cert-manager.io/issuer": "x", "kubernetes.io/ingress.class": "portico"}},
 		{name: "redirect off", in: map[string]string{"portico.dev/ssl-redirect": "false"}, want: Options{NoSSLRedirect: true}},
+		{name: "force", in: map[string]string{"portico.dev/force-ssl-redirect": "true"}, want: Options{ForceSSLRedirect: true}},
+		{name: "force off", in: map[string]string{"portico.dev/force-ssl-redirect": "false"}},
+		{name: "force alias", in: map[string]string{"nginx.ingress.kubernetes.io/force-ssl-redirect": "true"}, want: Options{ForceSSLRedirect: true}},
+		{
+			name: "force beside off",
+			in:   map[string]string{"portico.dev/force-ssl-redirect": "true", "nginx.ingress.kubernetes.io/ssl-redirect": "false"},
+			want: Options{ForceSSLRedirect: true, NoSSLRedirect: true},
+		},
 		{name: "redirect on", in: map[string]string{"portico.dev/ssl-redirect": "true"}},
 		{name: "alias", in: map[string]string{"nginx.ingress.kubernetes.io/ssl-redirect": "false"}, want: Options{NoSSLRedirect: true}},
 		{
@@ -37,7 +45,7 @@ func TestRead(t *testing.T) {
 		{
 			name:     "unlike any",
 			in:       map[string]string{"portico.dev/frobnicate": "false"},
-			findings: []string{"portico.dev/frobnicate: unknown annotation, ignored; the annotations"},
+			findings: []string{"portico.dev/frobnicate: unknown annotation, ignored; supported are portico.dev/ssl-redirect, portico.dev/force-ssl-redirect"},
 		},
 		{
 			name:     "not supported",

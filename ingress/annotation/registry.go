@@ -48,6 +48,9 @@ type Annotation struct {
 type Options struct {
 	// NoSSLRedirect serves plain HTTP even where the host has TLS.
 	NoSSLRedirect bool
+	// ForceSSLRedirect redirects plain HTTP even where the host has no TLS. It wins over
+	// NoSSLRedirect.
+	ForceSSLRedirect bool
 	// Refuse, if not empty, says why the routes of the Ingress answer 503: an annotation
 	// asks for protection that Portico does not have, and serving without it would open
 	// what was meant to be closed.
@@ -67,6 +70,7 @@ type Finding struct {
 // registry is every Annotation there is.
 var registry = []Annotation{
 	sslRedirect,
+	forceSSLRedirect,
 }
 
 var byKey = func() map[string]*Annotation {
@@ -134,5 +138,9 @@ func unknown(key string) string {
 	if near := nearest(key); near != "" {
 		return text + fmt.Sprintf("; did you mean %s?", near)
 	}
-	return text + "; the annotations there are stand in the manual"
+	var keys []string
+	for i := range registry {
+		keys = append(keys, registry[i].Keys[0])
+	}
+	return text + "; supported are " + strings.Join(keys, ", ")
 }

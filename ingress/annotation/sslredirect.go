@@ -18,6 +18,19 @@ var sslRedirect = Annotation{
 	},
 }
 
+// forceSSLRedirect does so for the paths of one Ingress, whatever TLS there is: the redirect of
+// those who end TLS in front of Portico, or have a default certificate for the host.
+var forceSSLRedirect = Annotation{
+	Keys:     []string{Prefix + "force-ssl-redirect", NginxPrefix + "force-ssl-redirect"},
+	Help:     "Answer plain HTTP with 308 to https on all paths of the Ingress, even when the host has no TLS section; ssl-redirect does not turn it off.",
+	Default:  "false",
+	Phase:    PhaseRedirect,
+	Validate: validateBool,
+	Apply: func(value string, o *Options) {
+		o.ForceSSLRedirect, _ = strconv.ParseBool(value) // validated
+	},
+}
+
 // validateBool takes what ingress-nginx takes.
 func validateBool(value string) error {
 	if _, err := strconv.ParseBool(value); err != nil {

@@ -1,0 +1,90 @@
+package ingress
+
+import (
+	"crypto/tls"
+	"strings"
+	"testing"
+
+	"github.com/portico-ingress/portico/manifests"
+)
+
+// Whatever the Ingresses of several namespaces ask for: the certificate of a host with a rule
+// comes from the namespace of the oldest Ingress with a rule for it, or is the default one;
+// and nobody else's tls makes it redirect.
+func TestCertificatesStayInTheirNamespace(t *testing.T) {
+	served := 0
+	for seed := range uint64(60) {
+		w := newWorld(t, 2000+seed)
+		c := testCompiler(testConfig())
+		for range 40 {
+			w.step()
+			change, _ := w.store.Take()
+			settle(c, change, w.names)
+			for name, h := range c.hosts {
+				if name == "" {
+					continue
+				}
+				owner := h.askers[0].object.Namespace
+				sni := strings.Replace(name, "*", "free", 1)
+				if h := c.hosts[sni]; h != nil {
+					owner = h.askers[0].object.Namespace
+				}
+				cert := c.set.Choose(&tls.ClientHelloInfo{ServerName: sni})
+				if ns, _, _ := strings.Cut(cert.Name, "/"); cert != c.common {
+					served++
+					if ns != owner {
+						t.Fatalf("seed %d: %s belongs to %s and gets %s", seed, sni, owner, cert.Name)
+					}
+				}
+				for _, r := range h.routes {
+					if len(r.Filters) > 0 && !c.ingresses[r.Origin].spec.options.ForceSSLRedirect && !redirectAsked(c, owner) {
+						t.Fatalf("seed %d: %s %s belongs to %s, which asks for no TLS, and redirects", seed, name, r.Path, owner)
+					}
+				}
+			}
+		}
+	}
+	if served == 0 {
+		t.Error("no certificate was served")
+	}
+}
+
+// redirectAsked tells whether any Ingress of a namespace has a tls section.
+func redirectAsked(c *compiler, namespace string) bool {
+	for _, st := range c.ingresses {
+		if st.spec != nil && st.object.Namespace == namespace && len(st.object.Spec.TLS) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// A Secret that one namespace waits for does not hold up the hosts of another.
+func TestOthersSecretsAreNotWaitedFor(t *testing.T) {
+	const objects = `
+kind: Ingress
+apiVersion: networking.k8s.io/v1
+metadata: {name: own, namespace: shop, creationTimestamp: "2026-01-01T00:00:00Z"}
+spec: {ingressClassName: portico, rules: [{host: a.example, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]}
+---
+kind: Ingress
+apiVersion: networking.k8s.io/v1
+metadata: {name: grab, namespace: evil, creationTimestamp: "2026-01-02T00:00:00Z"}
+spec:
+  ingressClassName: portico
+  tls: [{hosts: ["%s"], secretName: never}]
+  rules: [{host: "%s", http: {paths: [{path: /evil, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]
+`
+	for _, host := range []string{"a.example", "*.example"} {
+		cfg := testConfig()
+		cfg.ImplicitClass = true
+		c := testCompiler(cfg)
+		change := takeYAML(t, strings.ReplaceAll(objects, "%s", host))
+		change.Pending = map[manifests.Ref]struct{}{{Kind: manifests.KindSecret, Namespace: "evil", Name: "never"}: {}}
+		c.note(change)
+		c.build()
+		if c.table.Host("a.example") == nil {
+			t.Errorf("tls for %s: a.example is not served", host)
+		}
+	}
+}
