@@ -89,7 +89,20 @@ func (c *compiler) useSecret(st *ingressState, t *tlsSpec) {
 	if !slices.Contains(s.users, st) {
 		s.users = append(s.users, st)
 	}
-	c.judgeFirst(name, s)
+	if !s.judged {
+		c.unjudged = append(c.unjudged, name)
+	}
+}
+
+// judgeRest parses the Secrets that have become wanted, once the Source has been asked for
+// them: before that, one that is not there may only not have been fetched.
+func (c *compiler) judgeRest() {
+	for _, name := range c.unjudged {
+		if s := c.secrets[name]; s != nil {
+			c.judgeFirst(name, s)
+		}
+	}
+	c.unjudged = c.unjudged[:0]
 }
 
 func (c *compiler) releaseSecret(st *ingressState, t *tlsSpec) {

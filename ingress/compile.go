@@ -48,6 +48,8 @@ type compiler struct {
 	live map[string]int
 	// touched are the Ingresses whose status may have to change.
 	touched map[string]struct{}
+	// unjudged are the Secrets that have become wanted and were not looked at yet.
+	unjudged []types.NamespacedName
 	// garbage is set when something may have stopped being used.
 	garbage bool
 	// wants is set when the wanted objects may have changed.
@@ -159,6 +161,7 @@ type built struct {
 
 // build makes anew what is dirty, unless it waits for a Secret: that stays as it is, and dirty.
 func (c *compiler) build() built {
+	c.judgeRest()
 	var b built
 	if c.buildCertificates() {
 		b.set = c.set

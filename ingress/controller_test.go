@@ -168,6 +168,7 @@ func TestControllerWaitsForSecrets(t *testing.T) {
 		r.put(tls)
 		r.is("wanted", r.wanted[0].String(), "Secret big/cert")
 		r.is("host that waits", r.live.Load().Host("host-1.example") == nil, true)
+		r.is("problems with what is not known yet", len(r.c.State().Problems), 0)
 		r.is("the other host", r.live.Load().Host("host-2.example") == nil, false)
 		r.put(tlsSecret(t, "cert", "host-1.example"))
 		r.is("host with its Secret", r.live.Load().Host("host-1.example") == nil, false)
