@@ -94,12 +94,12 @@ func TestTheCertificateIsThatOfTheHost(t *testing.T) {
 		version    string // that curl used for HTTP
 		want       string
 	}{
-		{"curl trusts it", "exact." + d, nil, "HTTP/1.1", "blue"},
-		{"curl trusts the wildcard", "any." + d, nil, "HTTP/1.1", "green"},
-		{"TLS 1.2", "exact." + d, []string{"--tls-max", "1.2"}, "HTTP/1.1", "blue"},
-		{"TLS 1.3", "exact." + d, []string{"--tlsv1.3"}, "HTTP/1.1", "blue"},
-		{"RSA by TLS 1.2", "both." + d, []string{"--tls-max", "1.2", "--ciphers", "ECDHE-RSA-AES128-GCM-SHA256"}, "HTTP/1.1", "red"},
-		{"a client that would like HTTP/2", "exact." + d, []string{"--http2"}, "HTTP/1.1", "blue"},
+		{"curl trusts it", "exact." + d, nil, "HTTP/2", "blue"},
+		{"curl trusts the wildcard", "any." + d, nil, "HTTP/2", "green"},
+		{"TLS 1.2", "exact." + d, []string{"--tls-max", "1.2"}, "HTTP/2", "blue"},
+		{"TLS 1.3", "exact." + d, []string{"--tlsv1.3"}, "HTTP/2", "blue"},
+		{"RSA by TLS 1.2", "both." + d, []string{"--tls-max", "1.2", "--ciphers", "ECDHE-RSA-AES128-GCM-SHA256"}, "HTTP/2", "red"},
+		{"a client that wants HTTP/1.1", "exact." + d, []string{"--http1.1"}, "HTTP/1.1", "blue"},
 		{"a client without ALPN", "exact." + d, []string{"--no-alpn"}, "HTTP/1.1", "blue"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -118,12 +118,14 @@ func TestTheCertificateIsThatOfTheHost(t *testing.T) {
 			t.Errorf("got %v, want an alert about the version", err)
 		}
 	})
-	t.Run("ALPN says http/1.1", func(t *testing.T) {
-		state, err := e.handshake(t.Context(), &tls.Config{ServerName: "exact." + d, NextProtos: []string{"http/1.1"}})
-		if err != nil || state.NegotiatedProtocol != "http/1.1" {
-			t.Errorf("got %q, %v", state.NegotiatedProtocol, err)
-		}
-	})
+	for _, proto := range []string{"h2", "http/1.1"} {
+		t.Run("ALPN says "+proto, func(t *testing.T) {
+			state, err := e.handshake(t.Context(), &tls.Config{ServerName: "exact." + d, NextProtos: []string{proto}})
+			if err != nil || state.NegotiatedProtocol != proto {
+				t.Errorf("got %q, %v", state.NegotiatedProtocol, err)
+			}
+		})
+	}
 }
 
 // defaultSerials are the serial numbers of the replicas' default certificates.

@@ -44,7 +44,7 @@ var testCertificate = sync.OnceValue(func() tls.Certificate {
 
 func (s setup) withTLS(on bool) setup {
 	if on {
-		s.tls = &tls.Config{Certificates: []tls.Certificate{testCertificate()}, NextProtos: []string{"http/1.1"}}
+		s.tls = &tls.Config{Certificates: []tls.Certificate{testCertificate()}, NextProtos: []string{"h2", "http/1.1"}}
 	}
 	return s
 }

@@ -37,6 +37,7 @@ type setup struct {
 	tls    *tls.Config
 	route  func(*Route)
 	mute   bool // no access log
+	h2c    bool
 }
 
 func startFront(t testing.TB, upstreams ...string) *front {
@@ -60,7 +61,7 @@ func (s setup) start(t testing.TB, upstreams ...string) *front {
 		t.Fatal(err)
 	}
 	f.addr = ln.Addr().String()
-	f.server = &engine.Server{Handler: f.Proxy, Limits: s.limits}
+	f.server = &engine.Server{Handler: f.Proxy, Limits: s.limits, H2C: s.h2c}
 	served := make(chan error, 1)
 	go func() {
 		if s.tls != nil {

@@ -18,6 +18,7 @@ type serveFlags struct {
 	demo       bool
 
 	http, https, admin address
+	http2, h2c         bool
 
 	ingressClass             string
 	controllerClass          string
@@ -66,6 +67,8 @@ func (f *serveFlags) register(s *pflag.FlagSet) {
 
 	s.Var(&f.http, "http", "where to listen for HTTP; empty for not at all")
 	s.Var(&f.https, "https", "where to listen for HTTPS; empty for not at all")
+	s.BoolVar(&f.http2, "http2", true, "offer HTTP/2 to HTTPS clients")
+	s.BoolVar(&f.h2c, "h2c", false, "take HTTP/2 without TLS from HTTP clients that begin with it")
 	s.Var(&f.admin, "admin", "where to listen for probes, metrics and the admin API; empty for not at all")
 
 	s.StringVar(&f.ingressClass, "ingress-class", "portico", "value of the legacy annotation kubernetes.io/ingress.class that means Portico")

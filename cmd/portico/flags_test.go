@@ -16,6 +16,8 @@ func TestFlagDefaults(t *testing.T) {
 		"demo":                          "false",
 		"http":                          ":8080",
 		"https":                         ":8443",
+		"http2":                         "true",
+		"h2c":                           "false",
 		"admin":                         "127.0.0.1:10254",
 		"ingress-class":                 "portico",
 		"controller-class":              "portico.dev/ingress",

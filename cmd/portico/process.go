@@ -39,6 +39,7 @@ type process struct {
 	certs      certs.Live
 	proxy      *router.Proxy
 	server     *engine.Server
+	protocols  []string // that HTTPS clients are offered
 	health     health
 	admin      *http.Server
 }
@@ -56,9 +57,13 @@ func newProcess(flags *serveFlags, log *zap.Logger, access router.AccessLog, src
 	}
 	p.proxy = router.NewProxy(router.ProxyConfig{HideServer: !flags.serverHeader, AccessLog: access, Unmatched: p.unmatched})
 	limits := engine.Limits{MaxConnections: maxConnections(log)}
-	p.server = &engine.Server{Handler: p.proxy, Limits: limits, OnPanic: func(reason any, stack []byte) {
+	p.server = &engine.Server{Handler: p.proxy, Limits: limits, H2C: flags.h2c, OnPanic: func(reason any, stack []byte) {
 		log.Error("panic while a connection was served; it was closed", zap.Any("reason", reason), zap.ByteString("stack", stack))
 	}}
+	if flags.http2 {
+		p.protocols = append(p.protocols, "h2")
+	}
+	p.protocols = append(p.protocols, "http/1.1")
 	metrics := newMetrics(p.measured())
 	config := p.ingressConfig(flags)
 	config.Observe = metrics.observer()
@@ -188,7 +193,7 @@ func (p *process) serveRequests(ctx, work context.Context, on *listeners, live f
 		g.Go(func() error { return ended("http", p.server.Serve(on.http)) })
 	}
 	if on.https != nil {
-		config := p.certs.TLSConfig("http/1.1")
+		config := p.certs.TLSConfig(p.protocols...)
 		g.Go(func() error { return ended("https", p.server.ServeTLS(on.https, config)) })
 	}
 	on.announce(p.log)

@@ -19,6 +19,9 @@ func (r *Refusal) Error() string { return fmt.Sprintf("%d: %s", r.Status, r.Reas
 
 func badRequest(reason string) *Refusal { return &Refusal{Status: 400, Reason: reason} }
 
+// errNotHTTP is for a first line that is none of HTTP.
+var errNotHTTP = badRequest("malformed HTTP version")
+
 // Cause names what went wrong between the proxy and an upstream, or before it.
 type Cause uint8
 

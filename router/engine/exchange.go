@@ -41,7 +41,8 @@ type Exchange struct {
 	// that what it points to can be used again.
 	State any
 
-	conn *serverConn
+	down downstream
+	peer *peer
 	in   input  // from the client
 	out  output // to the client
 	body body   // of the request
@@ -69,32 +70,31 @@ type Exchange struct {
 var exchanges = sync.Pool{New: func() any { return new(Exchange) }}
 
 // begin makes x ready for the next request.
-func (x *Exchange) begin(c *serverConn, now time.Time) {
-	x.conn = c
+func (x *Exchange) begin(down downstream, p *peer, now time.Time) {
+	x.down, x.peer = down, p
 	x.Request.reset()
 	x.Response.reset()
 	x.Start, x.arrived = now, time.Time{}
 	x.answered, x.continued, x.sent, x.closing, x.aborted = false, false, false, false, false
 	x.interims, x.reply, x.upAddr, x.upReusable = 0, nil, "", false
 	x.body.start(&x.in, noBody, 0)
-	x.out.start(&c.wire, c.srv.limits.WriteTimeout)
 }
 
 // ClientAddr is the other end of the connection the request came on.
-func (x *Exchange) ClientAddr() netip.AddrPort { return x.conn.remote }
+func (x *Exchange) ClientAddr() netip.AddrPort { return x.peer.remote }
 
 // LocalAddr is our end of it.
-func (x *Exchange) LocalAddr() netip.AddrPort { return x.conn.local }
+func (x *Exchange) LocalAddr() netip.AddrPort { return x.peer.local }
 
 // TLS reports whether the request came over TLS.
-func (x *Exchange) TLS() bool { return x.conn.tls != nil }
+func (x *Exchange) TLS() bool { return x.peer.secure }
 
 // ServerName is the name that the client asked for in its TLS handshake, or "".
-func (x *Exchange) ServerName() string { return x.conn.serverName }
+func (x *Exchange) ServerName() string { return x.peer.serverName }
 
 // Shard is a small number that differs between connections, for choosing among the
 // shards of a counter.
-func (x *Exchange) Shard() uint32 { return x.conn.shard }
+func (x *Exchange) Shard() uint32 { return x.peer.shard }
 
 // UpstreamAddr is the address of the upstream that was tried last, or "".
 func (x *Exchange) UpstreamAddr() string { return x.upAddr }
@@ -146,7 +146,7 @@ func (x *Exchange) Redirect(status int, location []byte) {
 func (x *Exchange) Answered() bool { return x.answered }
 
 // ClientGone reports whether the client has closed its connection, as far as can be seen.
-func (x *Exchange) ClientGone() bool { return x.conn.hungUp() }
+func (x *Exchange) ClientGone() bool { return x.down.hungUp() }
 
 // Replayable reports whether the request could be sent a second time: all of its body,
 // if it has one, is still here.

@@ -52,7 +52,11 @@ func (x *Exchange) rewind() {
 }
 
 func (x *Exchange) startBody() {
-	x.body.start(&x.in, x.Request.framing, x.Request.ContentLength)
+	kind := x.Request.framing
+	if kind == byChunks && x.Request.Version == HTTP20 {
+		kind = untilClose // the chunks are ours: a stream just ends (RFC 9113 section 8.1)
+	}
+	x.body.start(&x.in, kind, x.Request.ContentLength)
 }
 
 // exchangeHeads sends the request, and its body if that is here as a whole, and reads the
@@ -204,7 +208,7 @@ func (x *Exchange) headError(err error, nothing bool) *UpstreamError {
 	switch {
 	case errors.Is(err, errClientGone):
 		return &UpstreamError{Cause: CauseClientGone, Err: err}
-	case isReset(failed):
+	case isReset(failed), errors.Is(failed, errClientGone):
 		return &UpstreamError{Cause: CauseClientGone, Err: failed}
 	case failed != nil:
 		return &UpstreamError{Cause: CauseClientBody, Err: failed}
@@ -242,7 +246,7 @@ func (x *Exchange) readUpstream(u *clientConn, p []byte) (int, error) {
 		switch {
 		case x.pump.clientFailed() != nil:
 			return 0, err
-		case x.conn.hungUp():
+		case x.down.hungUp():
 			return 0, errClientGone
 		case x.pump.running():
 			since = now
@@ -259,10 +263,7 @@ func (x *Exchange) passInterim() error {
 		return nil
 	}
 	x.continued = x.continued || x.Response.Status == 100
-	b := appendStatusLine(x.out.buf, &x.Response)
-	b = x.Response.Fields.appendTo(b)
-	x.out.buf = append(b, '\r', '\n')
-	return x.out.flush()
+	return x.down.passInterim(x)
 }
 
 // appendStatusLine writes version, status and reason. The two come from a checked head or

@@ -62,3 +62,40 @@ func TestPanicEndsOneConnection(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Over HTTP/2 it ends one stream: the others on the connection go on.
+func TestPanicEndsOneStream(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reasons := make(chan any, 1)
+	s := &Server{Handler: fragile{}, H2C: true, OnPanic: func(reason any, _ []byte) { reasons <- reason }}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	tr := &http.Transport{Protocols: new(http.Protocols)}
+	tr.Protocols.SetUnencryptedHTTP2(true)
+	client := &http.Client{Timeout: 5 * time.Second, Transport: tr}
+	defer client.CloseIdleConnections()
+	for _, path := range []string{"/", "/panic", "/"} {
+		resp, err := client.Get("http://" + ln.Addr().String() + path)
+		if (err != nil) != (path == "/panic") {
+			t.Errorf("%s: %v", path, err)
+		}
+		if err == nil {
+			resp.Body.Close()
+		}
+	}
+	if got := <-reasons; got != "asked to" {
+		t.Errorf("told of %v", got)
+	}
+	if n := s.Stats().Accepted; n != 1 {
+		t.Errorf("%d connections", n)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	<-served
+}

@@ -91,11 +91,11 @@ func (p *pump) stop(x *Exchange) {
 	if p.running() {
 		x.closing = true
 		p.stopping.Store(true)
-		_ = x.conn.conn.SetReadDeadline(past)
+		x.down.cutBody()
 		_ = x.up.conn.Close() // writing to it fails from here on
 	}
 	<-p.done
-	x.conn.readBy = time.Time{}
+	x.down.mendBody()
 	if p.state.Load() != pumpFinished {
 		x.closing = true
 	}
@@ -105,7 +105,6 @@ func (p *pump) stop(x *Exchange) {
 // sendBody reads the request's body to its end and sends it. byClient says whose fault
 // an error is.
 func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
-	c := x.conn
 	for {
 		piece, err := x.body.buffered()
 		switch {
@@ -125,11 +124,11 @@ func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
 			if err := u.out.flush(); err != nil {
 				return err, false
 			}
-			c.armRead(time.Now(), c.srv.limits.BodyTimeout)
+			x.down.armBody(time.Now())
 			if x.pump.stopping.Load() { // after arming: stop's own deadline may have come first
 				return errStopped, true
 			}
-			if err := x.body.fill(&c.wire); err != nil {
+			if err := x.body.fill(x.down); err != nil {
 				return err, true
 			}
 		}

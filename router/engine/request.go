@@ -13,12 +13,16 @@ type Version uint8
 const (
 	HTTP10 Version = 10
 	HTTP11 Version = 11
+	HTTP20 Version = 20
 )
 
 // String gives the version as in a request line.
 func (v Version) String() string {
-	if v == HTTP10 {
+	switch v {
+	case HTTP10:
 		return "HTTP/1.0"
+	case HTTP20:
+		return "HTTP/2.0"
 	}
 	return "HTTP/1.1"
 }
@@ -129,7 +133,7 @@ func (r *Request) parseLine(line []byte, limits *Limits) *Refusal {
 	case isVersion(version):
 		return &Refusal{Status: 505, Reason: "HTTP version not supported"}
 	default:
-		return badRequest("malformed HTTP version")
+		return errNotHTTP
 	}
 	if len(r.Target) > limits.MaxTarget {
 		return &Refusal{Status: 414, Reason: "target longer than the limit"}

@@ -10,14 +10,15 @@ import (
 func (x *Exchange) Send() error {
 	x.sent = true
 	if x.up != nil && x.Response.Status == 101 {
-		return x.aborts(x.tunnel())
+		return x.aborts(x.down.tunnel(x))
 	}
-	x.decideClosing()
-	x.appendResponse()
-	var err error
-	if x.up != nil {
+	err := x.down.beginAnswer(x)
+	switch {
+	case err != nil:
+		x.dropUpstream()
+	case x.up != nil:
 		err = x.relay()
-	} else {
+	default:
 		err = x.sendReply()
 	}
 	return x.aborts(err)
@@ -30,79 +31,18 @@ func (x *Exchange) aborts(err error) error {
 	return err
 }
 
-// decideClosing settles, before the head is written, whether it has to say that the
-// connection will close.
-func (x *Exchange) decideClosing() {
-	c := x.conn
-	switch {
-	case !x.Request.keepAlive,
-		c.served+1 >= c.srv.limits.MaxRequests,
-		c.srv.draining.Load(),
-		x.lengthUnknown() && x.Request.Version == HTTP10,
-		!x.bodyWillBeRead():
-		x.closing = true
-	}
-}
-
 // lengthUnknown reports an answer whose end has to be marked in some way.
 func (x *Exchange) lengthUnknown() bool {
 	return x.Response.framing == byChunks || x.Response.framing == untilClose
 }
 
-// bodyWillBeRead reports whether the request's body has been read by the time the answer
-// ends, so that the next request can be found behind it. Where it is still on its way
-// then, it is cheaper for all to close.
-func (x *Exchange) bodyWillBeRead() bool {
-	switch {
-	case x.pump.started: // and so x.body is not ours to look at
-		return x.pump.state.Load() == pumpFinished || x.pump.running() && x.bodyIsTaken()
-	case x.body.ended:
-		return true
-	}
-	whole, err := x.body.complete()
-	return whole && err == nil
-}
-
-// bodyIsTaken reports whether a body that is on its way still has somewhere to go. After a
-// final answer in place of a 100 the client may keep its body, and then nobody knows where
-// the next request begins (RFC 9110 section 10.1.1). An upstream that is going to close has
-// no use for the rest.
-func (x *Exchange) bodyIsTaken() bool {
-	return (!x.Request.expects || x.continued) && x.Response.keepAlive
-}
-
-// appendResponse collects the head of the answer.
-func (x *Exchange) appendResponse() {
-	r := &x.Response
-	b := appendStatusLine(x.out.buf, r)
-	if r.Status == 204 || x.lengthUnknown() {
-		r.Fields.Del(ContentLength)
-	}
-	if !r.Fields.Has(Date) {
-		b = appendDate(b, time.Now())
-	}
-	b = r.Fields.appendTo(b)
-	x.out.chunked = false
-	if x.lengthUnknown() && x.Request.Version == HTTP11 {
-		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-		x.out.chunked = true
-	}
-	switch {
-	case x.closing:
-		b = append(b, "Connection: close\r\n"...)
-	case x.Request.Version == HTTP10:
-		b = append(b, "Connection: keep-alive\r\n"...)
-	}
-	x.out.buf = append(b, '\r', '\n')
-}
-
 func (x *Exchange) sendReply() error {
 	if x.Response.framing == byLength && !x.Request.IsMethod("HEAD") {
-		if err := x.out.body(x.reply); err != nil {
+		if err := x.down.writeBody(x, x.reply, true); err != nil {
 			return err
 		}
 	}
-	return x.out.end(nil)
+	return x.down.endAnswer(x, nil)
 }
 
 // spliceFrom is the size from which on letting the kernel move a body is worth its price.
@@ -125,16 +65,16 @@ func (x *Exchange) relay() error {
 		piece, err := x.upBody.buffered()
 		switch {
 		case err != nil:
-			_ = x.out.flush() // a client that sees no beginning cannot see the cut
+			_ = x.down.flush(x) // a client that sees no beginning cannot see the cut
 			return x.breakOff(err)
 		case len(piece) > 0:
-			if err := x.out.body(piece); err != nil {
+			if err := x.down.writeBody(x, piece, x.upBody.ended && len(x.upBody.trailer) == 0); err != nil {
 				return x.breakOff(err)
 			}
 		case x.upBody.ended:
 			return x.endRelay(u)
 		default:
-			if err := x.out.flush(); err != nil {
+			if err := x.down.flush(x); err != nil {
 				return x.breakOff(err)
 			}
 			if err := x.more(u); err != nil {
@@ -146,8 +86,10 @@ func (x *Exchange) relay() error {
 
 // more gets more of the body: into the input, or straight to the client.
 func (x *Exchange) more(u *clientConn) error {
-	if x.upBody.framing == byLength && x.upBody.left >= spliceFrom && !x.slow && u.splices() && x.conn.splices() {
-		return x.splice(u)
+	if x.upBody.framing == byLength && x.upBody.left >= spliceFrom && !x.slow && u.splices() {
+		if to := x.down.socket(); to != nil {
+			return x.splice(u, to)
+		}
 	}
 	return x.upBody.fill((*upstreamReader)(x))
 }
@@ -163,14 +105,14 @@ func (r *upstreamReader) Read(p []byte) (int, error) {
 
 // splice lets the kernel move one step of the body from socket to socket. Where one of the
 // two is slow the rest is copied, which can be looked at while it goes.
-func (x *Exchange) splice(u *clientConn) error {
+func (x *Exchange) splice(u *clientConn, to *wire) error {
 	start := time.Now()
 	u.armRead(start, min(glance, u.pool.cfg.ReadTimeout, x.out.timeout/4))
-	x.conn.armWrite(start, x.out.timeout)
-	surely := x.conn.writeBy.Add(-x.out.timeout / 4) // before the client can have timed out
+	to.armWrite(start, x.out.timeout)
+	surely := to.writeBy.Add(-x.out.timeout / 4) // before the client can have timed out
 	step := min(x.upBody.left, x.spliceStep)
 	x.limited = io.LimitedReader{R: u.tcp, N: step}
-	n, err := x.conn.tcp.ReadFrom(&x.limited)
+	n, err := to.tcp.ReadFrom(&x.limited)
 	x.limited.R = nil
 	x.upBody.left -= n
 	x.upBody.bytes += n
@@ -210,10 +152,10 @@ const lateBody = time.Second
 func (x *Exchange) endRelay(u *clientConn) error {
 	trailer, err := x.responseTrailer()
 	if err != nil {
-		_ = x.out.flush()
+		_ = x.down.flush(x)
 		return x.breakOff(err)
 	}
-	err = x.out.end(trailer)
+	err = x.down.endAnswer(x, trailer)
 	sent := x.pump.finished(0)
 	if !sent && err == nil && !x.closing {
 		sent = x.pump.finished(lateBody)

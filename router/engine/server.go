@@ -16,6 +16,10 @@ type Server struct {
 	Handler Handler
 	// Limits bounds what one connection may cost.
 	Limits Limits
+	// H2C takes HTTP/2 without TLS from clients that begin with its preface (RFC 9113
+	// section 3.3). Over TLS it is spoken where the tls.Config offers "h2" and the client
+	// chooses it.
+	H2C bool
 	// OnPanic, if set, is told of a panic while a connection was served, with the stack. The
 	// connection ends and the others go on. If it is nil a panic ends the process.
 	OnPanic func(reason any, stack []byte)
@@ -155,8 +159,17 @@ func (s *Server) Stats() ServerStats {
 }
 
 // Drain begins the end: connections are still accepted, and each closes with its next
-// answer.
-func (s *Server) Drain() { s.draining.Store(true) }
+// answer. Those of HTTP/2 are told to open no more streams.
+func (s *Server) Drain() {
+	s.draining.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if h := c.h2.Load(); h != nil {
+			h.warn()
+		}
+	}
+}
 
 // Shutdown stops accepting, closes idle connections, and waits until the others have
 // finished what they are at. When ctx ends it closes those that are left and returns

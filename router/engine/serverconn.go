@@ -20,14 +20,12 @@ import (
 // close; a second one exists only while a request body or a tunnel needs it.
 type serverConn struct {
 	wire
-	srv        *Server
-	remote     netip.AddrPort
-	local      netip.AddrPort
-	serverName string
-	shard      uint32
-	served     int   // requests
-	first      input // what ends a wait for a request
-	state      atomic.Uint32
+	peer
+	alpn   string
+	served int   // requests
+	first  input // what ends a wait for a request
+	state  atomic.Uint32
+	h2     atomic.Pointer[h2conn] // while it speaks HTTP/2
 }
 
 // States of a connection. Only an idle one may be woken to be closed: what is on its way
@@ -41,7 +39,7 @@ const (
 )
 
 func newServerConn(s *Server, conn net.Conn) *serverConn {
-	c := &serverConn{srv: s, shard: s.shards.Add(1)}
+	c := &serverConn{peer: peer{srv: s, shard: s.shards.Add(1)}}
 	c.remote, c.local = addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
 	return c
 }
@@ -69,6 +67,15 @@ func (c *serverConn) serve(conn net.Conn, config *tls.Config) {
 		conn = t
 	}
 	c.init(conn)
+	if c.alpn == "h2" {
+		c.serveH2(input{})
+		return
+	}
+	c.serveH1()
+}
+
+// serveH1 serves one request after the other.
+func (c *serverConn) serveH1() {
 	last := endPlain
 	defer func() { c.end(last) }()
 	x := (*Exchange)(nil)
@@ -77,6 +84,13 @@ func (c *serverConn) serve(conn net.Conn, config *tls.Config) {
 			if x = c.await(); x == nil {
 				return
 			}
+		}
+		if c.srv.H2C && c.served == 0 && !c.secure && c.isPreface(x) {
+			in := x.in
+			x.in = input{}
+			c.retire(x)
+			c.serveH2(in)
+			return
 		}
 		again := c.exchange(x)
 		if again && x.pipelined() {
@@ -109,7 +123,8 @@ func (c *serverConn) handshake(t *tls.Conn) bool {
 		tellPlainHTTP(err)
 		return false
 	}
-	c.serverName = t.ConnectionState().ServerName
+	state := t.ConnectionState()
+	c.secure, c.serverName, c.alpn = true, state.ServerName, state.NegotiatedProtocol
 	return true
 }
 
@@ -160,6 +175,10 @@ const drainIdle = time.Second
 
 // wake ends the wait of an idle connection, so that it closes unless a request has come.
 func (c *serverConn) wake() {
+	if h := c.h2.Load(); h != nil {
+		h.farewell()
+		return
+	}
 	if c.state.CompareAndSwap(connIdle, connWaking) {
 		_ = c.conn.SetReadDeadline(past) // fails only if it has closed
 		c.state.Store(connWoken)
@@ -189,10 +208,11 @@ func (c *serverConn) enterTunnel() { c.state.Store(connTunnel) }
 // exchange serves one request of which at least a byte is there, and reports whether
 // another may follow.
 func (c *serverConn) exchange(x *Exchange) bool {
-	x.begin(c, time.Now())
+	x.begin(c, &c.peer, time.Now())
+	x.out.start(&c.wire, c.srv.limits.WriteTimeout)
 	refusal, alive := c.readRequest(x)
-	if !alive {
-		return false
+	if !alive || refusal == errNotHTTP && c.srv.H2C && c.served == 0 && !c.secure {
+		return false // in the latter case it may have been meant for either protocol
 	}
 	c.srv.requests.Add(1)
 	h := c.srv.Handler
@@ -339,7 +359,7 @@ func (c *serverConn) parse(x *Exchange, head []byte) *Refusal {
 func (c *serverConn) retire(x *Exchange) {
 	x.in.release()
 	x.out.release()
-	x.conn = nil
+	x.down, x.peer = nil, nil
 	exchanges.Put(x)
 }
 

@@ -9,7 +9,7 @@ import (
 
 // tunnel passes the 101 on, and then bytes both ways until both sides have ended or
 // nothing has moved for long (RFC 9110 section 7.8). The engine does not look into them.
-func (x *Exchange) tunnel() error {
+func (c *serverConn) tunnel(x *Exchange) error {
 	x.closing = true
 	b := appendStatusLine(x.out.buf, &x.Response)
 	b = x.Response.Fields.appendTo(b)
@@ -19,14 +19,14 @@ func (x *Exchange) tunnel() error {
 		x.dropUpstream()
 		return err
 	}
-	x.conn.enterTunnel()
-	t := tunnel{limit: x.conn.srv.limits.TunnelTimeout}
+	c.enterTunnel()
+	t := tunnel{limit: c.srv.limits.TunnelTimeout}
 	t.moved.Store(time.Now().UnixNano())
 	sent := make(chan error, 1)
 	go func() {
-		sent <- t.copy(&x.up.wire, &x.conn.wire, x.in.unread(), &t.received)
+		sent <- t.copy(&x.up.wire, &c.wire, x.in.unread(), &t.received)
 	}()
-	err := t.copy(&x.conn.wire, &x.up.wire, nil, &t.sent)
+	err := t.copy(&c.wire, &x.up.wire, nil, &t.sent)
 	err = errors.Join(err, <-sent)
 	x.out.bytes += t.sent
 	x.body.bytes += t.received

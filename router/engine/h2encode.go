@@ -1,0 +1,199 @@
+package engine
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// h2encoder writes header blocks (RFC 7541). It is used with the connection's mu, in the
+// order in which the blocks are sent.
+type h2encoder struct {
+	hpack *hpack.Encoder
+	block bytes.Buffer
+	name  []byte
+	known map[string]string // values that may stand in HPACK's table
+}
+
+// What goes into HPACK's table must not change later, so its text is our own. Values that
+// come again are kept here; a few, for a client must not fill our memory through an upstream.
+const (
+	h2KnownValues = 64
+	h2KnownLength = 256
+)
+
+func (e *h2encoder) start() {
+	e.hpack = hpack.NewEncoder(&e.block)
+	e.known = map[string]string{}
+}
+
+// limit follows the client's SETTINGS_HEADER_TABLE_SIZE.
+func (e *h2encoder) limit(n uint32) { e.hpack.SetMaxDynamicTableSizeLimit(min(n, 4096)) }
+
+// repeats are the fields whose values come again and again.
+var repeats = map[string]bool{
+	"server": true, "content-type": true, "date": true, "vary": true, "cache-control": true,
+	"content-encoding": true, "accept-ranges": true, "strict-transport-security": true,
+	"x-content-type-options": true, "x-frame-options": true, "referrer-policy": true,
+	"access-control-allow-origin": true, "access-control-allow-credentials": true,
+	"x-powered-by": true, "via": true, "alt-svc": true, "content-language": true,
+	"x-xss-protection": true, "grpc-status": true, "grpc-accept-encoding": true,
+}
+
+var lowerNames = func() (names [fieldIDs]string) {
+	for id, name := range fieldNames {
+		names[id] = strings.ToLower(string(name))
+	}
+	return names
+}()
+
+// text is b as a string, for as long as b stays as it is.
+func text(b []byte) string {
+	return unsafe.String(unsafe.SliceData(b), len(b)) //nolint:gosec // nobody keeps it: see field
+}
+
+// field writes one field, its name in lower case. What is not among the repeats is marked
+// never to be indexed, and so HPACK keeps none of it.
+func (e *h2encoder) field(id FieldID, name, value []byte) {
+	lowered := lowerNames[id]
+	if id == 0 {
+		e.name = e.name[:0]
+		for _, c := range name {
+			e.name = append(e.name, lower(c))
+		}
+		lowered = text(e.name)
+	}
+	if repeats[lowered] && len(value) <= h2KnownLength {
+		e.write(hpack.HeaderField{Name: e.keep(lowered), Value: e.keep(text(value))})
+		return
+	}
+	e.write(hpack.HeaderField{Name: lowered, Value: text(value), Sensitive: true})
+}
+
+// keep returns s in memory of our own.
+func (e *h2encoder) keep(s string) string {
+	if kept, ok := e.known[s]; ok {
+		return kept
+	}
+	if len(e.known) >= h2KnownValues {
+		clear(e.known)
+	}
+	kept := strings.Clone(s)
+	e.known[kept] = kept
+	return kept
+}
+
+func (e *h2encoder) write(f hpack.HeaderField) { _ = e.hpack.WriteField(f) } // into memory: it does not fail
+
+var h2Statuses = func() (texts [1000]string) {
+	for i := 100; i < 1000; i++ {
+		texts[i] = strconv.Itoa(i)
+	}
+	return texts
+}()
+
+// head writes the head of an answer. Fields of one connection of HTTP/1.1 stay behind (RFC
+// 9113 section 8.2.2).
+func (e *h2encoder) head(r *Response, now time.Time) {
+	e.block.Reset()
+	if r.Status < 100 || r.Status > 999 || r.Status == 101 { // a handler may be wrong
+		r.Status = 500
+	}
+	e.write(hpack.HeaderField{Name: ":status", Value: h2Statuses[r.Status]})
+	if r.Status >= 200 && !r.Fields.Has(Date) {
+		e.field(Date, nil, dateValue(now))
+	}
+	e.fields(&r.Fields)
+}
+
+func (e *h2encoder) fields(fields *Fields) {
+	for i := range fields.list {
+		f := &fields.list[i]
+		switch {
+		case f.dropped:
+		case f.ID == Connection, f.ID == KeepAlive, f.ID == ProxyConnection, f.ID == TransferEncoding,
+			f.ID == Upgrade, f.ID == TE:
+		default:
+			e.field(f.ID, f.Name, f.Value)
+		}
+	}
+}
+
+// appendBlock adds the block that was written as HEADERS and CONTINUATION. It is called
+// with mu.
+func (st *h2stream) appendBlock(end bool) {
+	c := st.c
+	block := c.out.encoder.block.Bytes()
+	t, flags := http2.FrameHeaders, http2.Flags(0)
+	if end {
+		flags, st.endSent = http2.FlagHeadersEndStream, true
+	}
+	for {
+		n := min(len(block), h2MaxFrame)
+		if n == len(block) {
+			flags |= http2.FlagHeadersEndHeaders
+		}
+		c.out.room(h2FrameHead + n)
+		c.out.frame(t, flags, st.id, n)
+		c.out.pending = append(c.out.pending, block[:n]...)
+		if block = block[n:]; len(block) == 0 {
+			return
+		}
+		t, flags = http2.FrameContinuation, 0
+	}
+}
+
+// appendTrailer ends the stream with a trailer section. It is called with mu.
+func (st *h2stream) appendTrailer(section []byte) {
+	e := &st.c.out.encoder
+	e.block.Reset()
+	fields := new(Fields)
+	_ = parseFieldLines(section, fields, maxTrailerFields) // they were checked
+	e.fields(fields)
+	st.appendBlock(true)
+}
+
+// passInterim sends a 1xx answer on.
+func (st *h2stream) passInterim(x *Exchange) error {
+	if err := st.writeHead(x, false); err != nil {
+		return err
+	}
+	st.c.flush()
+	return nil
+}
+
+// beginAnswer sends the head of the answer, with the first of the body.
+func (st *h2stream) beginAnswer(x *Exchange) error {
+	if x.Response.Status == 204 || x.lengthUnknown() {
+		x.Response.Fields.Del(ContentLength)
+	}
+	return st.writeHead(x, x.nothingFollows())
+}
+
+func (st *h2stream) writeHead(x *Exchange, end bool) error {
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := st.awaitRoom(); err != nil {
+		return err
+	}
+	c.out.encoder.head(&x.Response, time.Now())
+	st.appendBlock(end)
+	return nil
+}
+
+// nothingFollows reports an answer that ends with its head.
+func (x *Exchange) nothingFollows() bool {
+	switch {
+	case x.Response.framing == noBody, x.Request.IsMethod("HEAD"):
+		return true
+	case x.up != nil:
+		return x.upBody.ended && len(x.upBody.trailer) == 0
+	}
+	return len(x.reply) == 0
+}

@@ -1,0 +1,168 @@
+package engine
+
+import "golang.org/x/net/http2"
+
+// Windows for what clients send (RFC 9113 section 5.2). A stream's bounds what of a body
+// is held for an upstream that does not take it, the connection's what is held in all.
+const (
+	h2StreamWindow  = 128 << 10
+	h2ConnWindow    = 4 << 20
+	h2DefaultWindow = 1<<16 - 1
+	h2MaxWindow     = 1<<31 - 1
+)
+
+// h2window is one window each way. It is used with the connection's mu.
+type h2window struct {
+	send int64 // what may still be sent; below 0 after a change of settings
+	recv int64 // what may still come
+	owed int64 // what has been used and not been given back
+}
+
+// receive counts what has come, and reports whether that was more than allowed.
+func (w *h2window) receive(n int) bool {
+	w.recv -= int64(n)
+	return w.recv < 0
+}
+
+// refund notes that n bytes have been used, and returns what is to be given back now: not
+// each little bit.
+func (w *h2window) refund(n int, size int64) uint32 {
+	w.owed += int64(n)
+	if w.owed < size/4 {
+		return 0
+	}
+	back := w.owed
+	w.owed = 0
+	w.recv += back
+	return uint32(back)
+}
+
+// h2connFlow is what the streams share.
+type h2connFlow struct {
+	h2window
+	initial int64 // of what may be sent on a new stream
+}
+
+func (f *h2connFlow) start() {
+	f.send, f.recv, f.initial = h2DefaultWindow, h2ConnWindow, h2DefaultWindow
+}
+
+// giveBack makes room in the connection's window. It is called with mu.
+func (c *h2conn) giveBack(n int) {
+	if back := c.flow.refund(n, h2ConnWindow); back > 0 {
+		c.writeWindowUpdate(0, back)
+	}
+}
+
+// credit makes room for what the stream has used. It is called with mu.
+func (st *h2stream) credit(n int) {
+	st.c.giveBack(n)
+	if back := st.flow.refund(n, h2StreamWindow); back > 0 && !st.gone && !st.ended {
+		st.c.writeWindowUpdate(st.id, back)
+	}
+}
+
+// onWindowUpdate lets more be sent (RFC 9113 section 6.9).
+func (c *h2conn) onWindowUpdate(f *http2.WindowUpdateFrame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := int64(f.Increment)
+	switch st := c.streams[f.StreamID]; {
+	case f.StreamID == 0:
+		if c.flow.send += n; c.flow.send > h2MaxWindow {
+			return http2.ConnectionError(http2.ErrCodeFlowControl)
+		}
+		for _, st := range c.streams {
+			st.wakeWriter()
+		}
+	case f.StreamID > c.seenID:
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	case st == nil || st.gone:
+	default:
+		if st.flow.send += n; st.flow.send > h2MaxWindow {
+			return streamError(st.id, http2.ErrCodeFlowControl)
+		}
+		st.wakeWriter()
+	}
+	if n < h2TinyWindow {
+		return c.annoyedLocked(1)
+	}
+	return nil
+}
+
+// resizeWindows follows a change of the client's initial window (RFC 9113 section 6.9.2).
+// It is called with mu.
+func (c *h2conn) resizeWindows(initial int64) error {
+	by := initial - c.flow.initial
+	c.flow.initial = initial
+	for _, st := range c.streams {
+		if st.flow.send += by; st.flow.send > h2MaxWindow {
+			return http2.ConnectionError(http2.ErrCodeFlowControl)
+		}
+		st.wakeWriter()
+	}
+	return nil
+}
+
+// h2queue holds what has come of a body and was not taken yet, in borrowed buffers. The
+// window bounds it.
+type h2queue struct {
+	buffers [][]byte // full but for the last
+	r       int      // read of the first
+}
+
+func (q *h2queue) write(p []byte) {
+	for len(p) > 0 {
+		last := len(q.buffers) - 1
+		if last < 0 || len(q.buffers[last]) == cap(q.buffers[last]) {
+			buf := bodyPiece(last < 0 && len(p) <= headBufferSize)
+			q.buffers = append(q.buffers, buf[:0])
+			last++
+		}
+		buf := q.buffers[last]
+		n := copy(buf[len(buf):cap(buf)], p)
+		q.buffers[last] = buf[:len(buf)+n]
+		p = p[n:]
+	}
+}
+
+func bodyPiece(small bool) []byte {
+	if small {
+		return getHeadBuffer()
+	}
+	return getBodyBuffer()
+}
+
+// read takes as much as fits in p.
+func (q *h2queue) read(p []byte) int {
+	total := 0
+	for len(p) > 0 && len(q.buffers) > 0 {
+		first := q.buffers[0]
+		n := copy(p, first[q.r:])
+		p = p[n:]
+		total += n
+		if q.r += n; q.r == len(first) {
+			putBuffer(first)
+			q.r = 0
+			copy(q.buffers, q.buffers[1:])
+			q.buffers[len(q.buffers)-1] = nil
+			q.buffers = q.buffers[:len(q.buffers)-1]
+		}
+	}
+	return total
+}
+
+// empty reports whether there is nothing.
+func (q *h2queue) empty() bool { return len(q.buffers) == 0 }
+
+// release throws away what is left, and returns how much that was.
+func (q *h2queue) release() int {
+	n := -q.r
+	for i, buf := range q.buffers {
+		n += len(buf)
+		putBuffer(buf)
+		q.buffers[i] = nil
+	}
+	q.buffers, q.r = q.buffers[:0], 0
+	return n
+}
