@@ -16,8 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// samples asks a URL until each of the wanted has been seen among what see finds
-// in the answers, and nothing else may be; then it asks some more.
+// samples asks a URL until each of the wanted has been seen among what see finds in the
+// answers, and nothing else for a few answers in a row: a replica may know a moment later
+// than the other. Then it asks some more, and nothing else may be seen.
 func (e *edge) samples(t *testing.T, url string, see func(answer) string, want ...string) {
 	t.Helper()
 	missing := map[string]bool{}
@@ -25,12 +26,19 @@ func (e *edge) samples(t *testing.T, url string, see func(answer) string, want .
 		missing[w] = true
 	}
 	allowed := strings.Join(want, " ")
+	row := 0 // of wanted answers; the nodes are asked in turn
 	e.eventually(t, 20*time.Second, func(a answer) string {
-		if s := see(a); missing[s] {
-			delete(missing, s)
+		s := see(a)
+		delete(missing, s)
+		row++
+		if !contains(want, s) {
+			row = 0
 		}
-		if len(missing) > 0 {
+		switch {
+		case len(missing) > 0:
 			return fmt.Sprintf("not seen: %v", missing)
+		case row < 4:
+			return fmt.Sprintf("%d wanted answers in a row, the last one from %q", row, s)
 		}
 		return ""
 	}, url)
