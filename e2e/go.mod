@@ -6,6 +6,7 @@ module github.com/portico-ingress/portico/e2e
 go 1.26.0
 
 require (
+	github.com/coder/websocket v1.8.14
 	github.com/google/go-containerregistry v0.22.1
 	golang.org/x/sync v0.22.0
 	golang.org/x/sys v0.49.0

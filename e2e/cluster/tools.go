@@ -19,6 +19,7 @@ var tools = []tool{
 	{"nft", "nftables", "Services and host ports"},
 	{"runc", "runc", "runs containers"},
 	{"curl", "curl", "the tests' client"},
+	{"nghttp", "nghttp2-client", "the tests' client of HTTP/2"},
 }
 
 // InstallTools installs the Debian packages of programs this machine lacks, and
