@@ -164,7 +164,7 @@ func (c *Controller) ask() (asked bool) {
 	}
 	c.compiler.wants = false
 	refs := c.compiler.wanted()
-	slices.SortFunc(refs, compareRefs)
+	slices.SortFunc(refs, manifests.Ref.Compare)
 	if slices.Equal(refs, c.lastWanted) || c.cfg.Want == nil {
 		return false
 	}

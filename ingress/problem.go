@@ -99,14 +99,8 @@ func sortProblems(all []problem) { slices.SortFunc(all, compareProblems) }
 func compareProblems(a, b problem) int {
 	x, y := &a.Problem, &b.Problem
 	return cmp.Or(
-		strings.Compare(x.Object.Kind, y.Object.Kind),
-		strings.Compare(x.Object.Namespace, y.Object.Namespace),
-		strings.Compare(x.Object.Name, y.Object.Name),
+		x.Object.Compare(y.Object),
 		strings.Compare(x.Field, y.Field),
 		strings.Compare(x.Text, y.Text),
 	)
-}
-
-func compareRefs(a, b manifests.Ref) int {
-	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }

@@ -73,4 +73,4 @@ func (v *view) addPodSlices() {
 }
 
 // sortedRefs gives the keys of m in order.
-func sortedRefs[V any](m map[Ref]V) []Ref { return slices.SortedFunc(maps.Keys(m), compareRefs) }
+func sortedRefs[V any](m map[Ref]V) []Ref { return slices.SortedFunc(maps.Keys(m), Ref.Compare) }

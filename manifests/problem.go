@@ -1,6 +1,10 @@
 package manifests
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"strings"
+)
 
 // Kinds of objects Portico reads, as they stand in Ref.Kind.
 const (
@@ -32,6 +36,12 @@ func (r Ref) String() string {
 		return r.Kind + " " + r.Name
 	}
 	return r.Kind + " " + r.Namespace + "/" + r.Name
+}
+
+// Compare orders by kind, namespace and name; less than, equal to and greater than zero as
+// in cmp.Compare.
+func (r Ref) Compare(other Ref) int {
+	return cmp.Or(strings.Compare(r.Kind, other.Kind), strings.Compare(r.Namespace, other.Namespace), strings.Compare(r.Name, other.Name))
 }
 
 // Problem tells a user what is wrong with one object and what to do about it. The

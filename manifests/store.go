@@ -82,7 +82,7 @@ func (s *Store) Take() (c Change, ok bool) {
 	for r := range s.refs {
 		c.Refs = append(c.Refs, r)
 	}
-	slices.SortFunc(c.Refs, compareRefs)
+	slices.SortFunc(c.Refs, Ref.Compare)
 	c.Problems = s.sortedProblems()
 	for r := range s.pending {
 		c.Pending[r] = struct{}{}
@@ -279,12 +279,8 @@ func (s *Store) poke() {
 	}
 }
 
-func compareRefs(a, b Ref) int {
-	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
-}
-
 func sortProblems(all []Problem) {
 	slices.SortFunc(all, func(a, b Problem) int {
-		return cmp.Or(compareRefs(a.Object, b.Object), strings.Compare(a.Field, b.Field), strings.Compare(a.Text, b.Text))
+		return cmp.Or(a.Object.Compare(b.Object), strings.Compare(a.Field, b.Field), strings.Compare(a.Text, b.Text))
 	})
 }
