@@ -152,6 +152,9 @@ func (q *h2queue) read(p []byte) int {
 	return total
 }
 
+// small reports whether a head's buffer is enough for what there is.
+func (q *h2queue) small() bool { return len(q.buffers) == 1 && len(q.buffers[0])-q.r <= headBufferSize }
+
 // empty reports whether there is nothing.
 func (q *h2queue) empty() bool { return len(q.buffers) == 0 }
 

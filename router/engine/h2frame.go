@@ -215,7 +215,10 @@ func (c *h2conn) take(st *h2stream, data []byte, size int, end bool) error {
 	}
 	st.ended = st.ended || end
 	st.wakeReader()
-	if len(data) < h2TinyFrame && !end {
+	switch {
+	case st.connect && len(data) > 0: // messages may be as small as they like
+		return nil
+	case len(data) < h2TinyFrame && !end:
 		return c.annoyedLocked(1)
 	}
 	c.guard.earn(1)
