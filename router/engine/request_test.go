@@ -112,7 +112,7 @@ func compareRequest(t *testing.T, r *Request, data []byte) *http.Request {
 	if std.Method != string(r.Method) || std.RequestURI != string(r.Target) {
 		t.Errorf("we read %s %s, net/http %s %s", r.Method, r.Target, std.Method, std.RequestURI)
 	}
-	if !strings.EqualFold(std.Host, string(r.Authority)) {
+	if isASCII([]byte(std.Host)) && !strings.EqualFold(std.Host, string(r.Authority)) { // else it is in punycode by now
 		t.Errorf("we read host %q, net/http %q", r.Authority, std.Host)
 	}
 	if std.ContentLength != r.ContentLength {
