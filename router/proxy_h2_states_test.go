@@ -322,7 +322,7 @@ func TestH2AnswersThatNobodyReads(t *testing.T) {
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		for c.fr.WritePing(false, [8]byte{}) == nil { //nolint:revive // until nobody takes them
+		for c.fr.WritePing(false, [8]byte{}) == nil {
 		}
 	}()
 	eventually(t, "the proxy has had enough", func() bool { return f.server.Stats().Accepted == 1 && f.server.Stats().Open == 0 })

@@ -99,6 +99,7 @@ func (f *front) dialWS(t *testing.T, h2 bool) *websocket.Conn {
 // extendedConnect makes of an Upgrade what RFC 8441 has for it, on the client's side.
 type extendedConnect struct{ *http2.Transport }
 
+//nolint:staticcheck // net/http has no way to say :protocol
 func (f *front) extendedConnect(t *testing.T) extendedConnect {
 	t.Helper()
 	tr := &http2.Transport{AllowHTTP: true, DisableCompression: true}
@@ -115,6 +116,7 @@ func (f *front) extendedConnect(t *testing.T) extendedConnect {
 	return extendedConnect{tr}
 }
 
+//nolint:staticcheck // as above
 func (e extendedConnect) RoundTrip(r *http.Request) (*http.Response, error) {
 	content, send := io.Pipe()
 	connect := r.Clone(context.WithoutCancel(r.Context())) // of which only the handshake takes part

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -18,8 +19,6 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 const secretManifest = `
@@ -87,7 +86,7 @@ endpoints: [{addresses: [127.0.0.1]}]
 // A connection may ask for the hosts of its certificate, and not for those that have
 // another one: what one tenant's certificate covers is not the tenant's.
 func TestRequestsOnAConnectionForAnotherHost(t *testing.T) {
-	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) }))
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Host) }))
 	defer backend.Close()
 	_, port, err := net.SplitHostPort(backend.Listener.Addr().String())
 	if err != nil {
@@ -163,7 +162,9 @@ func TestRequestsOnAConnectionForAnotherHost(t *testing.T) {
 // oneConnection asks for hosts on conn.
 func oneConnection(t *testing.T, conn net.Conn, protocol string) func(host string) int {
 	t.Helper()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	trip := func(r *http.Request) (*http.Response, error) {
 		if err := r.Write(conn); err != nil {
 			return nil, err
@@ -171,7 +172,12 @@ func oneConnection(t *testing.T, conn net.Conn, protocol string) func(host strin
 		return http.ReadResponse(bufio.NewReader(conn), r)
 	}
 	if protocol == "h2" {
-		cc, err := new(http2.Transport).NewClientConn(conn)
+		tr := &http.Transport{
+			DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+			Protocols:      new(http.Protocols),
+		}
+		tr.Protocols.SetHTTP2(true)
+		cc, err := tr.NewClientConn(t.Context(), "https", "one.test:443")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -156,7 +156,11 @@ func (s *script) ask(id uint32, method, path string, end bool, more ...string) {
 
 // h2Scripts are what a client may send after the preface and its SETTINGS, well-behaved and not.
 var h2Scripts = map[string]func(s *script){
-	"requests": func(s *script) { s.ask(1, "GET", "/", true); s.ask(3, "HEAD", "/up", true); s.ask(5, "GET", "/up/x?y", true) },
+	"requests": func(s *script) {
+		s.ask(1, "GET", "/", true)
+		s.ask(3, "HEAD", "/up", true)
+		s.ask(5, "GET", "/up/x?y", true)
+	},
 	"an upload": func(s *script) {
 		s.ask(1, "POST", "/up", false, "content-length", "10")
 		_ = s.WriteData(1, false, []byte("01234"))
