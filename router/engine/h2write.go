@@ -265,6 +265,7 @@ func (c *h2conn) writeSettings() {
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: h2StreamWindow},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: uint32(c.srv.limits.MaxHead)},
 		http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1}, // RFC 8441 section 3
+		http2.Setting{ID: h2NoOldPriorities, Val: 1},                  // RFC 9218 section 2.1
 	)
 	c.writeWindowUpdate(0, h2ConnWindow-h2DefaultWindow)
 }
