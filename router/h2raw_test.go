@@ -20,6 +20,7 @@ type rawH2 struct {
 	enc    *hpack.Encoder
 	dec    *hpack.Decoder
 	fields map[string]string // of the head that came last
+	err    error             // of the head that was sent last
 	t      testing.TB
 }
 
@@ -50,7 +51,7 @@ func (c *rawH2) encode(fields ...string) []byte {
 }
 
 func (c *rawH2) head(id uint32, end bool, fields ...string) {
-	c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndStream: end, EndHeaders: true, BlockFragment: c.encode(fields...)})
+	c.err = c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndStream: end, EndHeaders: true, BlockFragment: c.encode(fields...)})
 }
 
 func (c *rawH2) request(id uint32, path string, more ...string) {

@@ -20,6 +20,11 @@ type ProxyConfig struct {
 	MaxTries int
 	// AccessLog gets a Record for each request; nil: none are made.
 	AccessLog AccessLog
+	// Coalesces decides whether a TLS connection whose handshake asked for serverName, perhaps
+	// "", may carry requests for another host (RFC 9113 section 9.1.1). Those it may not are
+	// answered 421, whether the host has a route or not. It is called by many goroutines. nil:
+	// a connection may ask for any host.
+	Coalesces func(serverName string, host []byte) bool
 	// Unmatched counts the requests of unknown hosts and paths; nil: they are not counted.
 	Unmatched *Stats
 }
@@ -112,9 +117,13 @@ func (p *Proxy) Serve(x *engine.Exchange) {
 	s := passageOf(x)
 	s.begin(x)
 	p.inFlight[x.Shard()%uint32(len(p.inFlight))].n.Add(1)
-	if len(x.Request.Path) > 0 && x.Request.Path[0] == '*' {
+	switch {
+	case p.misdirected(x):
+		s.note = "the connection is for another host"
+		p.replyError(x, s, 421)
+	case len(x.Request.Path) > 0 && x.Request.Path[0] == '*':
 		p.answerOptions(x)
-	} else {
+	default:
 		s.route = p.table.Load().Match(x.Request.Host, x.Request.Path)
 		p.follow(x, s)
 	}
@@ -123,6 +132,12 @@ func (p *Proxy) Serve(x *engine.Exchange) {
 		return
 	}
 	p.send(x, s)
+}
+
+// misdirected reports a request for a host that its connection is not for.
+func (p *Proxy) misdirected(x *engine.Exchange) bool {
+	return p.cfg.Coalesces != nil && x.TLS() && x.ServerName() != string(x.Request.Host) &&
+		!p.cfg.Coalesces(x.ServerName(), x.Request.Host)
 }
 
 // Refuse answers a request that the engine would not read.

@@ -1,9 +1,11 @@
 package router
 
 import (
+	"bytes"
 	"io"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,6 +38,36 @@ func TestH2FloodsEndTheConnection(t *testing.T) {
 		{name: "PRIORITY", send: func(c *rawH2, _ uint32) error {
 			return c.fr.WritePriority(1, http2.PriorityParam{StreamDep: 3})
 		}},
+		{name: "PRIORITY_UPDATE", send: func(c *rawH2, _ uint32) error {
+			return c.fr.WriteRawFrame(0x10, 0, 0, []byte("\x00\x00\x00\x01u=1"))
+		}},
+		{name: "answers to PING", send: func(c *rawH2, _ uint32) error { return c.fr.WritePing(true, [8]byte{}) }},
+		{name: "answers to SETTINGS", send: func(c *rawH2, _ uint32) error { return c.fr.WriteSettingsAck() }},
+		{name: "GOAWAY", send: func(c *rawH2, _ uint32) error { return c.fr.WriteGoAway(0, http2.ErrCodeNo, nil) }},
+		{name: "SETTINGS of hundreds", send: func(c *rawH2, _ uint32) error {
+			return c.fr.WriteRawFrame(http2.FrameSettings, 0, 0, bytes.Repeat([]byte{0, 4, 0, 0, 255, 255}, 2000))
+		}},
+		{
+			name:  "RST_STREAM on a closed stream",
+			begin: func(c *rawH2) { c.head(1, true, get...); c.fr.WriteRSTStream(1, http2.ErrCodeCancel) },
+			send:  func(c *rawH2, _ uint32) error { return c.fr.WriteRSTStream(1, http2.ErrCodeCancel) },
+		},
+		{
+			name:  "DATA on a closed stream",
+			begin: func(c *rawH2) { c.head(1, true, get...); c.fr.WriteRSTStream(1, http2.ErrCodeCancel) },
+			send:  func(c *rawH2, _ uint32) error { return c.fr.WriteData(1, false, []byte("a few bytes, and a few more")) },
+		},
+		{
+			name:  "WINDOW_UPDATE on a closed stream",
+			begin: func(c *rawH2) { c.head(1, true, get...); c.fr.WriteRSTStream(1, http2.ErrCodeCancel) },
+			send:  func(c *rawH2, _ uint32) error { return c.fr.WriteWindowUpdate(1, 1000) },
+		},
+		{name: "streams above the limit", send: func(c *rawH2, i uint32) error { c.head(2*i+1, true, get...); return c.err }},
+		{
+			name:  "empty DATA in a WebSocket",
+			begin: func(c *rawH2) { c.head(1, false, bootstrap()...) },
+			send:  func(c *rawH2, _ uint32) error { return c.fr.WriteData(1, false, nil) },
+		},
 		{name: "unknown frames", send: func(c *rawH2, _ uint32) error { return c.fr.WriteRawFrame(0xfa, 0, 1, nil) }},
 		{
 			name:  "empty DATA",
@@ -56,7 +88,8 @@ func TestH2FloodsEndTheConnection(t *testing.T) {
 				c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.encode(get...)})
 			},
 			send: func(c *rawH2, _ uint32) error {
-				return c.fr.WriteContinuation(1, false, c.encode("x", strings.Repeat("y", 1000)))
+				// Without a place in HPACK's table: a name of one byte, a value of 100.
+				return c.fr.WriteContinuation(1, false, []byte("\x10\x01x\x64"+strings.Repeat("y", 100)))
 			},
 		},
 	}
@@ -112,6 +145,8 @@ func TestH2HeaderBomb(t *testing.T) {
 
 func TestH2MoreStreamsThanAgreedAreRefused(t *testing.T) {
 	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	defer release()
 	up := startBackend(t, func(c *upstreamConn) {
 		c.request()
 		<-hold
@@ -124,7 +159,7 @@ func TestH2MoreStreamsThanAgreedAreRefused(t *testing.T) {
 		c.request(2*i+1, "/")
 	}
 	c.reset(257, http2.ErrCodeRefusedStream)
-	close(hold)
+	release()
 	for range 128 {
 		c.until(func(f http2.Frame) bool { _, ok := f.(*http2.HeadersFrame); return ok })
 	}

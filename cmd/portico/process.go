@@ -55,7 +55,9 @@ func newProcess(flags *serveFlags, log *zap.Logger, access router.AccessLog, src
 		stats:     router.NewStatsSet(),
 		unmatched: new(router.Stats),
 	}
-	p.proxy = router.NewProxy(router.ProxyConfig{HideServer: !flags.serverHeader, AccessLog: access, Unmatched: p.unmatched})
+	p.proxy = router.NewProxy(router.ProxyConfig{
+		HideServer: !flags.serverHeader, AccessLog: access, Coalesces: p.certs.Coalesces, Unmatched: p.unmatched,
+	})
 	limits := engine.Limits{MaxConnections: maxConnections(log)}
 	p.server = &engine.Server{Handler: p.proxy, Limits: limits, H2C: flags.h2c, OnPanic: func(reason any, stack []byte) {
 		log.Error("panic while a connection was served; it was closed", zap.Any("reason", reason), zap.ByteString("stack", stack))

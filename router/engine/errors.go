@@ -83,7 +83,8 @@ var (
 	errStopped       = errors.New("not wanted any more")
 	errListed        = errors.New("more names in Connection than any honest one has")
 	errTarget        = errors.New("request line cannot be written")
-	errUpgrade       = errors.New("101 without the upgrade that was asked for")
+	errUpgrade       = errors.New("not the upgrade that was asked for")
+	errPanic         = errors.New("panic")
 )
 
 // isReset reports that the other side tore the connection down.

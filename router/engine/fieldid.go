@@ -22,6 +22,8 @@ const (
 	Proxy
 	ProxyConnection
 	RetryAfter
+	SecWebSocketAccept
+	SecWebSocketKey
 	ServerField
 	SSLClientCert
 	SSLClientIssuerDN
@@ -69,6 +71,8 @@ var fieldNames = [fieldIDs][]byte{
 	Proxy:                 []byte("Proxy"),
 	ProxyConnection:       []byte("Proxy-Connection"),
 	RetryAfter:            []byte("Retry-After"),
+	SecWebSocketAccept:    []byte("Sec-WebSocket-Accept"),
+	SecWebSocketKey:       []byte("Sec-WebSocket-Key"),
 	ServerField:           []byte("Server"),
 	SSLClientCert:         []byte("ssl-client-cert"),
 	SSLClientIssuerDN:     []byte("ssl-client-issuer-dn"),

@@ -137,7 +137,8 @@ func (x *Exchange) receiveHead(u *clientConn) *UpstreamError {
 		}
 		status := x.Response.Status
 		switch {
-		case status == 101 && !x.switches():
+		case status == 101 && !x.switches(),
+			x.Request.webSocketKey != nil && status/100 == 2: // to a CONNECT it would say that the tunnel is there
 			return protocolError(errUpgrade)
 		case status == 101, status >= 200:
 			return x.headArrived(u)
@@ -154,7 +155,8 @@ func (x *Exchange) receiveHead(u *clientConn) *UpstreamError {
 
 // switches reports whether a 101 is for what was asked.
 func (x *Exchange) switches() bool {
-	return x.Request.upgrade && x.Response.accepts(x.Request.Fields.Get(Upgrade))
+	return x.Request.upgrade && x.Response.accepts(x.Request.Fields.Get(Upgrade)) &&
+		x.Request.provesWebSocket(&x.Response)
 }
 
 // headArrived begins the body. What of it came with the head is looked through: while

@@ -68,6 +68,13 @@ func (c *serverConn) serveH2(in input) {
 	h.framer.SetMaxReadFrameSize(h2MaxFrame)
 	c.h2.Store(h)
 	c.state.Store(connIdle)
+	ended := false
+	defer func() {
+		if !ended { // by a panic
+			h.kill(errPanic)
+			_ = c.conn.Close() // nothing can be done about it
+		}
+	}()
 	err := h.greet()
 	if err == nil {
 		err = h.run()
@@ -75,6 +82,7 @@ func (c *serverConn) serveH2(in input) {
 	c.end(h.finish(err))
 	h.await()
 	h.in.release()
+	ended = true
 }
 
 // run reads and handles frames until there can be no more.

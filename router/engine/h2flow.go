@@ -69,15 +69,19 @@ func (c *h2conn) onWindowUpdate(f *http2.WindowUpdateFrame) error {
 	n := int64(f.Increment)
 	switch st := c.streams[f.StreamID]; {
 	case f.StreamID == 0:
+		waited := c.flow.send <= 0
 		if c.flow.send += n; c.flow.send > h2MaxWindow {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
-		for _, st := range c.streams {
-			st.wakeWriter()
+		if waited {
+			for _, st := range c.streams {
+				st.wakeWriter()
+			}
 		}
 	case f.StreamID > c.seenID:
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	case st == nil || st.gone:
+		return c.annoyedLocked(1) // an honest one has had DATA, which has paid for it
 	default:
 		if st.flow.send += n; st.flow.send > h2MaxWindow {
 			return streamError(st.id, http2.ErrCodeFlowControl)
@@ -151,6 +155,9 @@ func (q *h2queue) read(p []byte) int {
 	}
 	return total
 }
+
+// small reports whether a head's buffer is enough for what there is.
+func (q *h2queue) small() bool { return len(q.buffers) == 1 && len(q.buffers[0])-q.r <= headBufferSize }
 
 // empty reports whether there is nothing.
 func (q *h2queue) empty() bool { return len(q.buffers) == 0 }

@@ -47,7 +47,10 @@ func (c *h2conn) frame() error {
 	case *http2.PushPromiseFrame:
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	}
-	return c.annoyed(1) // GOAWAY, PRIORITY_UPDATE and what nobody knows
+	if f, ok := f.(*http2.UnknownFrame); ok && fh.Type == h2FramePriorityUpdate {
+		return c.onPriorityUpdate(f)
+	}
+	return c.annoyed(1) // GOAWAY and what nobody knows
 }
 
 // onHead makes an error in a frame with a part of a header block one of the connection:
@@ -215,7 +218,10 @@ func (c *h2conn) take(st *h2stream, data []byte, size int, end bool) error {
 	}
 	st.ended = st.ended || end
 	st.wakeReader()
-	if len(data) < h2TinyFrame && !end {
+	switch {
+	case st.connect && len(data) > 0: // messages may be as small as they like
+		return nil
+	case len(data) < h2TinyFrame && !end:
 		return c.annoyedLocked(1)
 	}
 	c.guard.earn(1)

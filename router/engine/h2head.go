@@ -47,7 +47,22 @@ const (
 	h2Scheme
 	h2Authority
 	h2Path
+	h2Protocol // of RFC 8441
 )
+
+// fit reports whether a request of this method has all that it needs, and nothing else: a
+// CONNECT names neither scheme nor path (RFC 9113 section 8.5), unless it is an extended one
+// (RFC 8441 section 4).
+func (p h2pseudo) fit(method []byte) bool {
+	switch isConnect := string(method) == "CONNECT"; {
+	case isConnect && p&h2Protocol == 0:
+		return p == h2Method|h2Authority
+	case !isConnect && p&h2Protocol != 0:
+		return false
+	}
+	const required = h2Method | h2Scheme | h2Path
+	return p&required == required
+}
 
 func (h *h2head) start(c *h2conn) {
 	h.c = c
@@ -152,6 +167,8 @@ func (h *h2head) pseudo(f hpack.HeaderField) bool {
 		which, h.scheme = h2Scheme, f.Value == "http" || f.Value == "https"
 	case ":authority":
 		which, r.Authority = h2Authority, h.keep(f.Value)
+	case ":protocol":
+		which, r.protocol = h2Protocol, h.keep(f.Value)
 	case ":path":
 		which, r.Target = h2Path, h.keep(f.Value)
 		if f.Value == "" {
@@ -222,6 +239,9 @@ func (h *h2head) endTrailer() error {
 	if st == nil || st.gone { // its answer has ended meanwhile
 		return nil
 	}
+	if st.connect { // RFC 9113 section 8.5
+		return streamError(h.id, http2.ErrCodeProtocol)
+	}
 	if st.declared >= 0 && st.received != st.declared {
 		return streamError(h.id, http2.ErrCodeProtocol)
 	}
@@ -236,12 +256,8 @@ func (h *h2head) endTrailer() error {
 func (h *h2head) endRequest(st *h2stream) error {
 	x := st.x
 	r := &x.Request
-	required := h2Method | h2Scheme | h2Path
-	if string(r.Method) == "CONNECT" {
-		required = h2Method
-	}
 	large := h.tooLarge()
-	if h.malformed || h.selfish || !large && h.seen&required != required {
+	if h.malformed || h.selfish || !large && !h.seen.fit(r.Method) {
 		st.abandon()
 		return streamError(h.id, http2.ErrCodeProtocol)
 	}
@@ -263,7 +279,8 @@ func (h *h2head) endRequest(st *h2stream) error {
 	}
 	h.c.mu.Lock()
 	st.ended = h.ends
-	if st.refusal == nil && !h.ends {
+	st.connect = r.upgrade
+	if st.refusal == nil && !h.ends && !st.connect {
 		st.declared = r.ContentLength
 	}
 	h.c.mu.Unlock()
@@ -295,7 +312,7 @@ func (r *Request) finishH2(ends, scheme bool, limits *Limits) *Refusal {
 	switch {
 	case len(r.Method) > maxMethod:
 		return &Refusal{Status: 501, Reason: "method longer than any known"}
-	case string(r.Method) == "CONNECT", string(r.Method) == "TRACE":
+	case string(r.Method) == "CONNECT" && r.protocol == nil, string(r.Method) == "TRACE":
 		return &Refusal{Status: 405, Reason: string(r.Method) + " is not supported"}
 	case len(r.Target) > limits.MaxTarget:
 		return &Refusal{Status: 414, Reason: "target longer than the limit"}
@@ -317,6 +334,9 @@ func (r *Request) finishH2(ends, scheme bool, limits *Limits) *Refusal {
 		r.Path = r.Target
 	default:
 		return badRequest("path does not begin with a slash")
+	}
+	if r.protocol != nil {
+		return r.bootstrap(ends)
 	}
 	return r.frameH2(ends)
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"io"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -22,12 +23,14 @@ type h2stream struct {
 	received int64
 	declared int64 // Content-Length; -1: none
 	flow     h2window
-	ended    bool // the client has sent all (half-closed, RFC 9113 section 5.1)
-	endSent  bool // and so have we
-	gone     bool // it was reset, or the connection is lost: nothing more may be sent
-	byPeer   bool // it was the client who reset it
-	reset    bool // it was us
-	cut      bool // nobody wants the rest of the body
+	ended    bool     // the client has sent all (half-closed, RFC 9113 section 5.1)
+	endSent  bool     // and so have we
+	gone     bool     // it was reset, or the connection is lost: nothing more may be sent
+	byPeer   bool     // it was the client who reset it
+	reset    bool     // it was us
+	cut      bool     // nobody wants the rest of the body
+	connect  bool     // it becomes a tunnel, if the upstream takes it
+	upstream net.Conn // of the tunnel that it is: it ends with the stream
 
 	readable, writable chan struct{} // capacity 1: look again
 }
@@ -244,9 +247,13 @@ func (st *h2stream) wakeReader() { wake(st.readable) }
 
 func (st *h2stream) wakeWriter() { wake(st.writable) }
 
+// wakeAll tells all who are at the stream that it is gone.
 func (st *h2stream) wakeAll() {
 	st.wakeReader()
 	st.wakeWriter()
+	if st.upstream != nil {
+		_ = st.upstream.Close() // nothing can be done about it
+	}
 }
 
 // await waits for a wake, at most so long.

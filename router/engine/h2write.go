@@ -2,8 +2,8 @@ package engine
 
 import (
 	"encoding/binary"
-	"errors"
 	"runtime"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -177,25 +177,33 @@ func (st *h2stream) flush(*Exchange) error {
 // writeBody sends one piece of the answer's content, as the client's windows allow (RFC
 // 9113 section 6.9). While it waits for them, nobody reads from the upstream.
 func (st *h2stream) writeBody(x *Exchange, piece []byte, last bool) error {
+	n, err := st.send(piece, last, st.c.srv.limits.WriteTimeout)
+	x.out.bytes += int64(n)
+	return err
+}
+
+// send sends p in DATA frames, and returns how much of it. It waits at most limit for a
+// window to open.
+func (st *h2stream) send(p []byte, last bool, limit time.Duration) (sent int, err error) {
 	c := st.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(piece) > 0 {
+	for sent < len(p) {
+		piece := p[sent:]
 		if err := st.awaitRoom(); err != nil {
-			return err
+			return sent, err
 		}
 		n := int(min(int64(min(len(piece), h2MaxFrame)), st.flow.send, c.flow.send))
 		if n <= 0 {
-			if err := st.awaitWindow(); err != nil {
-				return err
+			if err := st.awaitWindow(limit); err != nil {
+				return sent, err
 			}
 			continue
 		}
 		st.appendData(piece[:n], last && n == len(piece))
-		x.out.bytes += int64(n)
-		piece = piece[n:]
+		sent += n
 	}
-	return nil
+	return sent, nil
 }
 
 // appendData adds one DATA frame. It is called with mu.
@@ -219,11 +227,11 @@ func (st *h2stream) endFlag(end bool) http2.Flags {
 
 // awaitWindow waits until the client takes more. It is called with mu, and lets go of it
 // meanwhile.
-func (st *h2stream) awaitWindow() error {
+func (st *h2stream) awaitWindow(limit time.Duration) error {
 	c := st.c
 	c.mu.Unlock()
 	c.flush()
-	err := await(st.writable, c.srv.limits.WriteTimeout)
+	err := await(st.writable, limit)
 	c.mu.Lock()
 	return err
 }
@@ -248,12 +256,6 @@ func (st *h2stream) endAnswer(_ *Exchange, trailer []byte) error {
 	return nil
 }
 
-var errH2Tunnel = errors.New("a stream is no tunnel")
-
-// tunnel is refused: a request of HTTP/2 cannot ask for one by Upgrade (RFC 9113 section
-// 8.6).
-func (st *h2stream) tunnel(*Exchange) error { return errH2Tunnel }
-
 // The control frames. All are called with mu; writing to a buffer does not fail, and on a
 // connection that is lost nobody cares.
 
@@ -262,6 +264,8 @@ func (c *h2conn) writeSettings() {
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: h2MaxStreams},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: h2StreamWindow},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: uint32(c.srv.limits.MaxHead)},
+		http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1}, // RFC 8441 section 3
+		http2.Setting{ID: h2NoOldPriorities, Val: 1},                  // RFC 9218 section 2.1
 	)
 	c.writeWindowUpdate(0, h2ConnWindow-h2DefaultWindow)
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // fragile answers, unless it is asked to panic.
@@ -60,6 +63,52 @@ func TestPanicEndsOneConnection(t *testing.T) {
 	}
 	if err := <-served; !errors.Is(err, ErrServerClosed) {
 		t.Error(err)
+	}
+}
+
+// brittle is a connection that gives what it has, and then panics.
+type brittle struct {
+	net.Conn
+	has []byte
+}
+
+func (b *brittle) Read(p []byte) (int, error) {
+	if len(b.has) == 0 {
+		panic("nothing left")
+	}
+	n := copy(p, b.has)
+	b.has = b.has[n:]
+	return n, nil
+}
+
+// Wherever it is that something panics, one connection ends and no more.
+func TestPanicsOutsideOfTheHandler(t *testing.T) {
+	h2 := newScript()
+	_ = h2.WriteSettings()
+	h2.ask(1, "POST", "/up", false)
+	for name, has := range map[string]string{
+		"while a body is sent": "POST /up HTTP/1.1\r\nHost: h.test\r\nContent-Length: 10\r\n\r\n01234",
+		"in a tunnel":          "GET /up HTTP/1.1\r\nHost: h.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n",
+		"while frames come":    http2.ClientPreface + h2.out.String(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, clients := startRelayed(t)
+			reasons := make(chan any, 2)
+			s.OnPanic = func(reason any, _ []byte) { reasons <- reason }
+			here, there := net.Pipe()
+			go io.Copy(io.Discard, here)
+			defer here.Close()
+			clients.conns <- &brittle{there, []byte(has)}
+			if got := <-reasons; got != "nothing left" {
+				t.Errorf("told of %v", got)
+			}
+			checkAlive(t, clients)
+			for deadline := time.Now().Add(10 * time.Second); s.Stats().Open > 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("%+v", s.Stats())
+				}
+			}
+		})
 	}
 }
 

@@ -144,31 +144,40 @@ func checkSegments(path []byte) error {
 
 func checkSegment(s []byte) error {
 	piece := 0 // where the piece between encoded slashes begins
-	split := false
 	for i := 0; i <= len(s); i++ {
-		slash := i+2 < len(s) && s[i] == '%' && (s[i+1] == '2' && s[i+2] == 'F' || s[i+1] == '5' && s[i+2] == 'C')
+		slash := isEscape(s, i, '2', 'F') || isEscape(s, i, '5', 'C')
 		if !slash && i < len(s) {
 			continue
 		}
-		p := s[piece:i]
-		if isDots(p) && (split || slash) {
+		name := beforeParameter(s[piece:i])
+		switch {
+		case !isDots(name):
+		case len(name) < i-piece:
+			return errPathDotParam
+		case slash, piece > 0:
 			return errPathDotSlash
 		}
 		if slash {
-			split = true
 			i += 2
 			piece = i + 1
 		}
 	}
+	return nil
+}
+
+// beforeParameter is what comes before the first semicolon, encoded or not.
+func beforeParameter(s []byte) []byte {
 	for i, c := range s {
-		if c == ';' || c == '%' && i+2 < len(s) && s[i+1] == '3' && s[i+2] == 'B' {
-			if isDots(s[:i]) {
-				return errPathDotParam
-			}
-			break
+		if c == ';' || isEscape(s, i, '3', 'B') {
+			return s[:i]
 		}
 	}
-	return nil
+	return s
+}
+
+// isEscape reports whether s[i:] begins with the escape of these two digits.
+func isEscape(s []byte, i int, high, low byte) bool {
+	return i+2 < len(s) && s[i] == '%' && s[i+1] == high && s[i+2] == low
 }
 
 func isDots(s []byte) bool {

@@ -62,6 +62,10 @@ func TestNormalizePath(t *testing.T) {
 		{"/.;a", refused},
 		{"/..%3b/x", refused},
 		{"/a/..;x=1/b", refused},
+		{"/a%2f..;x/b", refused},
+		{"/a%5c.;x", refused},
+		{"/..%3Bx%2Fb", refused},
+		{"/a;..%2Fb", "/a;..%2Fb"},
 		{"/a%2f..b", "/a%2F..b"},
 		{"/..a;b", "/..a;b"},
 	}

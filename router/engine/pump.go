@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 )
@@ -34,6 +35,9 @@ func (p *pump) begin(x *Exchange) {
 
 func (p *pump) run(x *Exchange, u *clientConn) {
 	defer close(p.done)
+	if srv := x.peer.srv; srv.OnPanic != nil {
+		defer p.contain(srv, u)
+	}
 	err, byClient := x.sendBody(u)
 	switch {
 	case err == nil:
@@ -48,6 +52,17 @@ func (p *pump) run(x *Exchange, u *clientConn) {
 		// for the answer finds out.
 		p.cause = err
 		p.state.Store(pumpUpstreamFailed)
+	}
+}
+
+// contain keeps a panic to this exchange: what was sent of the body is not all, so that
+// neither connection goes on.
+func (p *pump) contain(srv *Server, u *clientConn) {
+	if reason := recover(); reason != nil {
+		srv.OnPanic(reason, debug.Stack())
+		p.cause = errPanic
+		p.state.Store(pumpUpstreamFailed)
+		_ = u.conn.Close() // wakes whoever waits for an answer
 	}
 }
 

@@ -55,6 +55,9 @@ type Request struct {
 	// ContentLength of the body in bytes; -1 if only its end will tell.
 	ContentLength int64
 
+	protocol     []byte // of an extended CONNECT (RFC 8441)
+	webSocketKey []byte // that we have made for it
+
 	framing   framing
 	keepAlive bool   // the client wants the connection to go on
 	upgrade   bool   // a protocol change is asked for and may be passed on

@@ -45,7 +45,26 @@ func FuzzResponseHead(f *testing.F) {
 			t.Errorf("we read length %d, net/http %d", r.ContentLength, want)
 		}
 		checkAnswerLines(t, &r)
+		compareAnswer(t, &r, std)
+		if r.framing != untilClose {
+			compareBody(t, r.framing, r.ContentLength, data[end:], std.Body)
+		}
 	})
+}
+
+// compareAnswer: a client reads of the head that goes to it what net/http reads of the one
+// that came.
+func compareAnswer(t *testing.T, r *Response, came *http.Response) {
+	t.Helper()
+	b := append(r.Fields.appendTo(appendStatusLine(nil, r)), "\r\n"...)
+	if r.Status < 200 && r.Status != 101 {
+		return // net/http knows of no fields to compare
+	}
+	went, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(b)), came.Request)
+	if err != nil {
+		t.Fatalf("net/http refuses what we write: %v\n%q", err, b)
+	}
+	compareFields(t, came.Header, went.Header)
 }
 
 // checkAnswerLines writes the head as it goes to a client: as many lines as fields.

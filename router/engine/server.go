@@ -32,6 +32,7 @@ type Server struct {
 	accepted        atomic.Uint64
 	refused         atomic.Uint64
 	handshakeErrors atomic.Uint64
+	tunnels         atomic.Int64
 
 	mu        sync.Mutex
 	conns     map[*serverConn]net.Conn
@@ -41,7 +42,8 @@ type Server struct {
 	empty     chan struct{} // closed when the last connection has gone while shutting down
 }
 
-// ServerStats are counters since the start, and what is open now.
+// ServerStats are counters since the start, and what is open now. Tunnels are connections of
+// HTTP/1.1, and streams of HTTP/2.
 type ServerStats struct {
 	Accepted, Refused, HandshakeErrors, Requests uint64
 	Open, Idle, Tunnels                          int
@@ -143,16 +145,14 @@ func (s *Server) Stats() ServerStats {
 	st := ServerStats{
 		Accepted: s.accepted.Load(), Refused: s.refused.Load(),
 		HandshakeErrors: s.handshakeErrors.Load(), Requests: s.requests.Load(),
+		Tunnels: int(s.tunnels.Load()),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.Open = len(s.conns)
 	for c := range s.conns {
-		switch c.state.Load() {
-		case connIdle:
+		if c.state.Load() == connIdle {
 			st.Idle++
-		case connTunnel:
-			st.Tunnels++
 		}
 	}
 	return st

@@ -203,8 +203,6 @@ func (c *serverConn) lastLook(in *input) error {
 	return c.wire.await(in)
 }
 
-func (c *serverConn) enterTunnel() { c.state.Store(connTunnel) }
-
 // exchange serves one request of which at least a byte is there, and reports whether
 // another may follow.
 func (c *serverConn) exchange(x *Exchange) bool {

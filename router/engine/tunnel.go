@@ -3,36 +3,63 @@ package engine
 import (
 	"errors"
 	"io"
+	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// tunnel passes the 101 on, and then bytes both ways until both sides have ended or
-// nothing has moved for long (RFC 9110 section 7.8). The engine does not look into them.
+// tunnel passes the 101 on, and then bytes both ways (RFC 9110 section 7.8).
 func (c *serverConn) tunnel(x *Exchange) error {
 	x.closing = true
 	b := appendStatusLine(x.out.buf, &x.Response)
 	b = x.Response.Fields.appendTo(b)
 	x.out.buf = append(b, "Connection: upgrade\r\n\r\n"...)
-	x.out.buf = append(x.out.buf, x.up.in.unread()...)
 	if err := x.out.flush(); err != nil {
 		x.dropUpstream()
 		return err
 	}
-	c.enterTunnel()
-	t := tunnel{limit: c.srv.limits.TunnelTimeout}
-	t.moved.Store(time.Now().UnixNano())
-	sent := make(chan error, 1)
+	c.state.Store(connTunnel)
+	return x.relayTunnel(&c.wire)
+}
+
+// tunnelEnd is one of the two ends of a tunnel: a connection, or a stream of HTTP/2. One
+// goroutine receives from it, another one delivers to it.
+type tunnelEnd interface {
+	// receive waits for bytes, at most so long; io.EOF means that the other side has ended
+	// its half.
+	receive(in *input, limit time.Duration) error
+	// deliver writes p, and waits at most so long at a time until the other side takes it.
+	deliver(p []byte, limit time.Duration) error
+	// endHalf tells the other side that no more will come.
+	endHalf() error
+	// breakOff ends both halves: who receives from it or delivers to it fails.
+	breakOff()
+}
+
+// relayTunnel passes bytes between client and upstream until both have ended or nothing has
+// moved for long. The engine does not look into them.
+func (x *Exchange) relayTunnel(client tunnelEnd) error {
+	srv, up := x.peer.srv, x.up
+	srv.tunnels.Add(1)
+	defer srv.tunnels.Add(-1)
+	t := tunnel{limit: srv.limits.TunnelTimeout}
+	t.touch()
+	ended := make(chan struct{})
 	go func() {
-		sent <- t.copy(&x.up.wire, &c.wire, x.in.unread(), &t.received)
+		defer close(ended)
+		if srv.OnPanic != nil {
+			defer t.contain(srv, &up.wire, client)
+		}
+		t.copy(&up.wire, client, x.in.unread(), &t.received)
 	}()
-	err := t.copy(&c.wire, &x.up.wire, nil, &t.sent)
-	err = errors.Join(err, <-sent)
+	t.copy(client, &up.wire, up.in.unread(), &t.sent)
+	<-ended
 	x.out.bytes += t.sent
 	x.body.bytes += t.received
 	x.in.r = x.in.w
 	x.dropUpstream()
-	return err
+	return t.err
 }
 
 // tunnel is the state that its two directions share.
@@ -40,47 +67,71 @@ type tunnel struct {
 	limit          time.Duration
 	moved          atomic.Int64 // when something last did, Unix nanoseconds
 	sent, received int64        // bytes, each written by one direction alone
+	failed         sync.Once
+	err            error // of the direction that failed first
 }
 
-// copy moves bytes one way until src ends, and then ends that half of dst. A failure
-// closes both connections, so that the other direction ends too.
-func (t *tunnel) copy(dst, src *wire, first []byte, count *int64) error {
-	err := t.relay(dst, src, first, count)
-	if err != nil {
-		_ = src.conn.Close()
-		_ = dst.conn.Close()
-		return err
+func (t *tunnel) touch() { t.moved.Store(time.Now().UnixNano()) }
+
+// quiet reports whether nothing has moved for long, either way.
+func (t *tunnel) quiet() bool { return time.Since(time.Unix(0, t.moved.Load())) >= t.limit }
+
+// copy moves bytes one way until src ends, and then ends that half of dst. A failure ends
+// the other direction too.
+func (t *tunnel) copy(dst, src tunnelEnd, first []byte, count *int64) {
+	if err := t.relay(dst, src, first, count); err != nil {
+		t.fail(err, dst, src)
+		return
 	}
-	_ = dst.closeWrite() // fails if the other side has closed too, and then all is said
-	return nil
+	_ = dst.endHalf() // fails if the other side has closed too, and then all is said
 }
 
-func (t *tunnel) relay(dst, src *wire, first []byte, count *int64) error {
+func (t *tunnel) fail(err error, a, b tunnelEnd) {
+	t.failed.Do(func() { t.err = err })
+	a.breakOff()
+	b.breakOff()
+}
+
+// contain keeps a panic in one direction to its tunnel.
+func (t *tunnel) contain(srv *Server, a, b tunnelEnd) {
+	if reason := recover(); reason != nil {
+		srv.OnPanic(reason, debug.Stack())
+		t.fail(errPanic, a, b)
+	}
+}
+
+func (t *tunnel) relay(dst, src tunnelEnd, first []byte, count *int64) error {
 	var in input
 	defer in.release()
-	if err := t.write(dst, first, count); err != nil {
-		return err
-	}
-	for {
-		src.armRead(time.Now(), t.limit)
-		err := src.receive(&in)
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case isTimeout(err) && time.Since(time.Unix(0, t.moved.Load())) < t.limit:
-			continue // the other direction is alive
-		case err != nil:
-			return err
+	for piece := first; ; piece = in.unread() {
+		if len(piece) > 0 {
+			t.touch()
+			if err := dst.deliver(piece, t.limit); err != nil {
+				return err
+			}
+			*count += int64(len(piece))
 		}
-		if err := t.write(dst, in.unread(), count); err != nil {
+		if err := t.receive(src, &in); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 	}
 }
 
-// receive waits for bytes of a tunnel, if it can without holding a buffer. Over TLS it
-// cannot: one byte read ahead would have to be sent on alone.
-func (w *wire) receive(in *input) error {
+// receive waits as long as the other direction is alive.
+func (t *tunnel) receive(src tunnelEnd, in *input) error {
+	for {
+		if err := src.receive(in, t.limit); !isTimeout(err) || t.quiet() {
+			return err
+		}
+	}
+}
+
+// receive waits without a buffer, if it can. Over TLS it cannot: one byte read ahead would
+// have to be sent on alone.
+func (w *wire) receive(in *input, limit time.Duration) error {
+	w.armRead(time.Now(), limit)
 	if w.tls == nil && w.raw != nil {
 		in.release()
 		return w.await(in)
@@ -96,14 +147,12 @@ func (w *wire) receive(in *input) error {
 	return err
 }
 
-func (t *tunnel) write(dst *wire, p []byte, count *int64) error {
-	if len(p) == 0 {
-		return nil
-	}
-	now := time.Now()
-	t.moved.Store(now.UnixNano())
-	dst.armWrite(now, t.limit)
-	n, err := dst.conn.Write(p)
-	*count += int64(n)
+func (w *wire) deliver(p []byte, limit time.Duration) error {
+	w.armWrite(time.Now(), limit)
+	_, err := w.conn.Write(p)
 	return err
 }
+
+func (w *wire) endHalf() error { return w.closeWrite() }
+
+func (w *wire) breakOff() { _ = w.conn.Close() } // nothing can be done about it
