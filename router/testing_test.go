@@ -38,6 +38,8 @@ type setup struct {
 	route  func(*Route)
 	mute   bool // no access log
 	h2c    bool
+	// proxyFrom are the networks of clients that begin with a PROXY header.
+	proxyFrom []netip.Prefix
 }
 
 func startFront(t testing.TB, upstreams ...string) *front {
@@ -61,7 +63,7 @@ func (s setup) start(t testing.TB, upstreams ...string) *front {
 		t.Fatal(err)
 	}
 	f.addr = ln.Addr().String()
-	f.server = &engine.Server{Handler: f.Proxy, Limits: s.limits, H2C: s.h2c}
+	f.server = &engine.Server{Handler: f.Proxy, Limits: s.limits, H2C: s.h2c, ProxyFrom: s.proxyFrom}
 	served := make(chan error, 1)
 	go func() {
 		if s.tls != nil {
@@ -119,6 +121,8 @@ type entry struct {
 	Status, Tries                    int
 	Sent, Received                   int64
 	Route                            *Route
+	Client                           netip.AddrPort
+	Host, Proto                      string
 }
 
 // logbook keeps what is logged.
@@ -133,6 +137,7 @@ func (l *logbook) Log(r *Record) {
 	l.entries = append(l.entries, entry{
 		ID: string(r.ID), Method: string(r.Method), Path: string(r.Path), Upstream: r.Upstream, Note: r.Note,
 		Status: r.Status, Tries: r.Tries, Sent: r.BytesSent, Received: r.BytesReceived, Route: r.Route,
+		Client: r.Client, Host: string(r.Host), Proto: r.Proto,
 	})
 }
 

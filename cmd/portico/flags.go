@@ -19,6 +19,7 @@ type serveFlags struct {
 
 	http, https, admin address
 	http2, h2c         bool
+	proxyProtocolFrom  networks
 
 	ingressClass             string
 	controllerClass          string
@@ -69,6 +70,7 @@ func (f *serveFlags) register(s *pflag.FlagSet) {
 	s.Var(&f.https, "https", "where to listen for HTTPS; empty for not at all")
 	s.BoolVar(&f.http2, "http2", true, "offer HTTP/2 to HTTPS clients")
 	s.BoolVar(&f.h2c, "h2c", false, "take HTTP/2 without TLS from HTTP clients that begin with it")
+	s.Var(&f.proxyProtocolFrom, "proxy-protocol-from", "networks of load balancers, like 10.0.0.0/8, that begin each connection with a PROXY protocol header; from there one has to come")
 	s.Var(&f.admin, "admin", "where to listen for probes, metrics and the admin API; empty for not at all")
 
 	s.StringVar(&f.ingressClass, "ingress-class", "portico", "value of the legacy annotation kubernetes.io/ingress.class that means Portico")

@@ -186,14 +186,23 @@ func (p *Pool) closeIdle(then time.Time) {
 
 // dial makes a new connection.
 func (p *Pool) dial() (*clientConn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.ConnectTimeout)
-	defer cancel()
-	conn, err := p.cfg.DialContext(ctx, "tcp", p.address)
+	conn, err := p.connect()
 	if err != nil {
 		return nil, err
 	}
+	return p.adopt(conn), nil
+}
+
+// connect makes the connection beneath, whatever is spoken on it.
+func (p *Pool) connect() (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.ConnectTimeout)
+	defer cancel()
+	return p.cfg.DialContext(ctx, "tcp", p.address)
+}
+
+func (p *Pool) adopt(conn net.Conn) *clientConn {
 	u := &clientConn{pool: p}
 	u.init(conn)
 	p.open.Add(1)
-	return u, nil
+	return u
 }

@@ -21,13 +21,7 @@ func (c *serverConn) tunnel(x *Exchange) error {
 	}
 	c.enterTunnel()
 	t := tunnel{limit: c.srv.limits.TunnelTimeout}
-	t.moved.Store(time.Now().UnixNano())
-	sent := make(chan error, 1)
-	go func() {
-		sent <- t.copy(&x.up.wire, &c.wire, x.in.unread(), &t.received)
-	}()
-	err := t.copy(&c.wire, &x.up.wire, nil, &t.sent)
-	err = errors.Join(err, <-sent)
+	err := t.run(&c.wire, &x.up.wire, x.in.unread())
 	x.out.bytes += t.sent
 	x.body.bytes += t.received
 	x.in.r = x.in.w
@@ -40,6 +34,15 @@ type tunnel struct {
 	limit          time.Duration
 	moved          atomic.Int64 // when something last did, Unix nanoseconds
 	sent, received int64        // bytes, each written by one direction alone
+}
+
+// run moves bytes both ways, first those that have come from the client already.
+func (t *tunnel) run(client, upstream *wire, first []byte) error {
+	t.moved.Store(time.Now().UnixNano())
+	sent := make(chan error, 1)
+	go func() { sent <- t.copy(upstream, client, first, &t.received) }()
+	err := t.copy(client, upstream, nil, &t.sent)
+	return errors.Join(err, <-sent)
 }
 
 // copy moves bytes one way until src ends, and then ends that half of dst. A failure
@@ -72,8 +75,38 @@ func (t *tunnel) relay(dst, src *wire, first []byte, count *int64) error {
 		case err != nil:
 			return err
 		}
+		much := len(in.unread()) == len(in.buf)
 		if err := t.write(dst, in.unread(), count); err != nil {
 			return err
+		}
+		if much && src.splices() && dst.splices() {
+			in.release()
+			if err := t.splice(dst, src, count); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// spliceGlance is how long the kernel is let wait for more to move. It holds a pipe meanwhile.
+const spliceGlance = 20 * time.Millisecond
+
+// splice lets the kernel move what comes, as long as much comes.
+func (t *tunnel) splice(dst, src *wire, count *int64) error {
+	for {
+		now := time.Now()
+		t.moved.Store(now.UnixNano())
+		src.armRead(now, spliceGlance)
+		dst.armWrite(now, t.limit)
+		n, err := dst.tcp.ReadFrom(&io.LimitedReader{R: src.tcp, N: maxSplice})
+		*count += n
+		switch {
+		case isTimeout(err) && time.Since(now) < t.limit:
+			return nil // it was the source that paused, and all it had sent has been moved
+		case err != nil:
+			return err
+		case n < maxSplice:
+			return nil // it has ended, as the next look tells
 		}
 	}
 }
