@@ -38,6 +38,7 @@ type setup struct {
 	route  func(*Route)
 	mute   bool // no access log
 	h2c    bool
+	hosts  func(edit *Edit, route *Route) // more of them
 	// proxyFrom are the networks of clients that begin with a PROXY header.
 	proxyFrom []netip.Prefix
 }
@@ -112,6 +113,9 @@ func (s setup) table(t testing.TB, f *front, upstreams []string) *Table {
 	}
 	edit := NewTable().Edit()
 	edit.Put(NewHost(route.Host, []*Route{route}, nil))
+	if s.hosts != nil {
+		s.hosts(edit, route)
+	}
 	return edit.Table()
 }
 
