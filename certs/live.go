@@ -52,7 +52,9 @@ func (l *Live) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 //     hours, goes on accepting the older ones for 7 days from their making and then forgets them, and accepts
 //     no session older than 7 days (ticketKeys, ticketKeyRotation, ticketKeyLifetime and
 //     maxSessionTicketLifetime in crypto/tls/common.go). A ticket resumes only for the host it was given to,
-//     see [bindTickets].
+//     see [Live.bindTickets].
+//   - Clients are asked for a certificate where the host has a [ClientPolicy], and nothing is refused for it
+//     here.
 //
 // The ticket keys live in the Config returned: call TLSConfig once, share it between the listeners, and do
 // not Clone it per connection. Swapping sets needs no new Config.
@@ -62,6 +64,7 @@ func (l *Live) TLSConfig(nextProtos ...string) *tls.Config {
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     slices.Clone(nextProtos),
 	}
-	bindTickets(c)
+	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) { return l.configForClient(c, hello), nil }
+	l.bindTickets(c)
 	return c
 }

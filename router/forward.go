@@ -152,4 +152,20 @@ func setForwarded(x *engine.Exchange, s *passage) {
 		f.AddString(engine.XForwardedPort, port)
 	}
 	f.AddString(engine.XForwardedProto, proto)
+	if id := x.Identity(); id != nil {
+		addIdentity(f, id)
+	}
+}
+
+// addIdentity tells the upstream whom the client's certificate is of, as ingress-nginx does.
+func addIdentity(f *engine.Fields, id *engine.ClientIdentity) {
+	add := func(name engine.FieldID, value []byte) {
+		if len(value) > 0 {
+			f.Add(name, value)
+		}
+	}
+	add(engine.SSLClientVerify, id.Verdict)
+	add(engine.SSLClientSubjectDN, id.Subject)
+	add(engine.SSLClientIssuerDN, id.Issuer)
+	add(engine.SSLClientCert, id.Certificate)
 }

@@ -28,14 +28,14 @@ const maxClientHello = 64 << 10
 const maxHelloRecords = 64
 
 const (
-	recordHandshake   = 22
-	recordHeader      = 5
-	maxRecord         = 16 << 10
-	messageHeader     = 4
-	typeClientHello   = 1
-	extensionName     = 0
-	extensionALPN     = 16
-	nameTypeHost      = 0
+	recordHandshake = 22
+	recordHeader    = 5
+	maxRecord       = 16 << 10
+	messageHeader   = 4
+	typeClientHello = 1
+	extensionName   = 0
+	extensionALPN   = 16
+	nameTypeHost    = 0
 )
 
 // parseRecords reads a ClientHello out of the TLS records that b begins with. complete is

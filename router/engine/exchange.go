@@ -41,6 +41,8 @@ type Exchange struct {
 	// that what it points to can be used again.
 	State any
 
+	identity *ClientIdentity
+
 	down downstream
 	peer *peer
 	in   input  // from the client
@@ -74,7 +76,7 @@ func (x *Exchange) begin(down downstream, p *peer, now time.Time) {
 	x.down, x.peer = down, p
 	x.Request.reset()
 	x.Response.reset()
-	x.Start, x.arrived = now, time.Time{}
+	x.Start, x.arrived, x.identity = now, time.Time{}, nil
 	x.answered, x.continued, x.sent, x.closing, x.aborted = false, false, false, false, false
 	x.interims, x.reply, x.upAddr, x.upReusable = 0, nil, "", false
 	x.body.start(&x.in, noBody, 0)

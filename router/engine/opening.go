@@ -122,6 +122,7 @@ func (c *serverConn) handshake(t *tls.Conn) bool {
 	}
 	state := t.ConnectionState()
 	c.secure, c.serverName, c.alpn = true, state.ServerName, state.NegotiatedProtocol
+	c.shown = state.PeerCertificates
 	return true
 }
 
@@ -157,4 +158,3 @@ func (r *replayConn) Read(p []byte) (int, error) {
 	}
 	return n, nil
 }
-
