@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -19,6 +20,10 @@ var (
 // with [ErrNotReady] until the first Store. Do not copy it.
 type Live struct {
 	set atomic.Pointer[Set]
+
+	mu     sync.Mutex
+	keys   [][TicketKeySize]byte // of SetTicketKeys
+	config *tls.Config           // of TLSConfig
 }
 
 // Store makes a set the one that handshakes from now on are answered from.
@@ -48,7 +53,7 @@ func (l *Live) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 //     ordered by whether both sides have AES in hardware; the suites of 1.3 cannot be configured at all; the
 //     post-quantum hybrid X25519MLKEM768 leads the key exchanges. Naming them here would only freeze today's
 //     list.
-//   - Session tickets are on. As long as nobody sets the keys by hand, crypto/tls makes a new key every 24
+//   - Session tickets are on, with the keys of [Live.SetTicketKeys]. As long as there are none, crypto/tls makes a new key every 24
 //     hours, goes on accepting the older ones for 7 days from their making and then forgets them, and accepts
 //     no session older than 7 days (ticketKeys, ticketKeyRotation, ticketKeyLifetime and
 //     maxSessionTicketLifetime in crypto/tls/common.go). A ticket resumes only for the host it was given to,
@@ -66,5 +71,10 @@ func (l *Live) TLSConfig(nextProtos ...string) *tls.Config {
 	}
 	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) { return l.configForClient(c, hello), nil }
 	l.bindTickets(c)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.config = c; l.keys != nil {
+		c.SetSessionTicketKeys(l.keys)
+	}
 	return c
 }

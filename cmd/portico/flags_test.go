@@ -26,6 +26,7 @@ func TestFlagDefaults(t *testing.T) {
 		"watch-namespace":               "",
 		"publish-service":               "",
 		"publish-status-address":        "",
+		"session-ticket-secret":         "portico-session-tickets",
 		"default-ssl-certificate":       "",
 		"default-backend-service":       "",
 		"configmap":                     "",

@@ -105,6 +105,7 @@ func (p *process) ingressConfig(flags *serveFlags) ingress.Config {
 		ElectionID:       flags.electionID,
 		Namespace:        ownNamespace(),
 		Identity:         ownName(),
+		TicketSecret:     flags.sessionTicketSecret,
 
 		Log: p.log.Named("ingress"),
 	}
