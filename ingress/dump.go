@@ -68,6 +68,9 @@ func routeInfo(r *router.Route) RouteInfo {
 	for _, f := range r.Filters {
 		info.Filters = append(info.Filters, fmt.Sprint(f))
 	}
+	if r.ProxyProtocol != 0 {
+		info.Filters = append(info.Filters, fmt.Sprintf("proxy-protocol-v%d", r.ProxyProtocol))
+	}
 	if r.Backend == nil {
 		info.Status = r.Status
 		return info

@@ -191,6 +191,7 @@ func (c *compiler) route(st *ingressState, host, path string, pathType router.Pa
 
 // lead says where the route leads.
 func (c *compiler) lead(r *router.Route, st *ingressState, ref *backendRef) {
+	r.ProxyProtocol = st.spec.options.ProxyProtocol
 	if ref.unusable != "" {
 		r.Status, r.Reason = http.StatusServiceUnavailable, ref.unusable
 	} else {

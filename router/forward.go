@@ -12,6 +12,7 @@ import (
 // no harm, until one answers.
 func (p *Proxy) forward(x *engine.Exchange, s *passage) {
 	setForwarded(x, s)
+	x.SendProxyHeader(s.route.ProxyProtocol)
 	for {
 		e := s.route.Backend.Pick(&s.tried)
 		if e == nil {

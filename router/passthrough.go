@@ -78,7 +78,7 @@ func (s *streamPassage) try(e *Endpoint) error {
 	s.tried.Add(e)
 	s.tries++
 	start := time.Now()
-	if err := s.x.Connect(e.Pool()); err != nil {
+	if err := s.x.Connect(e.Pool(), s.route.ProxyProtocol); err != nil {
 		s.faults[FaultConnect]++
 		e.Fail(time.Now())
 		return err

@@ -193,3 +193,69 @@ func TestProxyProtocolHTTP2(t *testing.T) {
 		t.Errorf("the answer begins with %x, %v, want SETTINGS", head, err)
 	}
 }
+
+// Each request has a connection of its own, which says who its client is and nothing twice.
+func TestProxyProtocolToBackends(t *testing.T) {
+	for version, want := range map[engine.ProxyVersion]string{
+		engine.ProxyV1: proxyV1,
+		engine.ProxyV2: proxyV2,
+	} {
+		b := startBackend(t, func(c *upstreamConn) {
+			header := make([]byte, len(want))
+			if _, err := io.ReadFull(c.r, header); err != nil {
+				return
+			}
+			answerAll(c)
+		})
+		f := setup{proxyFrom: fromLoopback, route: func(r *Route) { r.ProxyProtocol = version }}.start(t, b.addr)
+		c := f.dialProxied(t, proxyV1)
+		c.get("/", 200)
+		c.get("/", 200)
+		saw := b.saw()
+		if len(saw) != 2 {
+			t.Fatalf("version %d: %d connections", version, len(saw))
+		}
+		for _, raw := range saw {
+			if !strings.HasPrefix(raw, want+"GET / HTTP/1.1\r\n") || strings.Count(raw, "GET ") != 1 {
+				t.Errorf("version %d: the backend saw %q", version, raw)
+			}
+		}
+	}
+}
+
+// Of one's own clients, with the addresses of the connection.
+func TestProxyProtocolToBackendsOfOwnClients(t *testing.T) {
+	b := startBackend(t, func(c *upstreamConn) {
+		if line, err := c.r.ReadString('\n'); err == nil && strings.HasPrefix(line, "PROXY TCP4 127.0.0.1 127.0.0.1 ") {
+			answerAll(c)
+		}
+	})
+	f := setup{route: func(r *Route) { r.ProxyProtocol = engine.ProxyV1 }}.start(t, b.addr)
+	f.dial(t).get("/", 200)
+}
+
+func TestPassthroughTellsTheClient(t *testing.T) {
+	b := startBackend(t, func(c *upstreamConn) {
+		header := make([]byte, len(proxyV2))
+		if _, err := io.ReadFull(c.r, header); err == nil && string(header) == proxyV2 {
+			echoTLS(&upstreamConn{Conn: struct{ net.Conn }{bufferedConn{c}}})
+		}
+	})
+	s := setup{proxyFrom: fromLoopback}.passing("passed.test")
+	hosts := s.hosts
+	s.hosts = func(edit *Edit, r *Route) {
+		next := *r
+		next.ProxyProtocol = engine.ProxyV2
+		hosts(edit, &next)
+	}
+	f := s.start(t, b.addr)
+	f.tls = &tls.Config{InsecureSkipVerify: true, ServerName: "passed.test"}
+	if err := f.dialProxied(t, proxyV1).Conn.(*tls.Conn).Handshake(); err != nil {
+		t.Error(err)
+	}
+}
+
+// bufferedConn reads what has been read ahead first.
+type bufferedConn struct{ *upstreamConn }
+
+func (c bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }

@@ -11,6 +11,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/portico-ingress/portico/router/engine"
 )
 
 // Prefixes of the annotations that Read looks at; it leaves all others to their owners.
@@ -27,6 +29,7 @@ const (
 	PhaseConnection Phase = "connection"
 	PhaseAccess     Phase = "access"
 	PhaseRedirect   Phase = "redirect"
+	PhaseUpstream   Phase = "upstream"
 )
 
 // Annotation is one setting.
@@ -57,6 +60,8 @@ type Options struct {
 	ForceSSLRedirect bool
 	// SSLPassthrough leaves the TLS of the hosts to their endpoints.
 	SSLPassthrough bool
+	// ProxyProtocol, if not 0, begins connections to the backend with a PROXY header.
+	ProxyProtocol engine.ProxyVersion
 	// ClientAuth asks clients for certificates.
 	ClientAuth ClientAuth
 	// Refuse, if not empty, says why the routes of the Ingress answer 503: an annotation
@@ -86,6 +91,7 @@ var registry = []Annotation{
 	authTLSPassCertificate,
 	authTLSErrorPage,
 	authTLSMatchCN,
+	proxyProtocolToBackend,
 }
 
 var byKey = func() map[string]*Annotation {

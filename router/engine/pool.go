@@ -184,11 +184,17 @@ func (p *Pool) closeIdle(then time.Time) {
 	}
 }
 
-// dial makes a new connection.
-func (p *Pool) dial() (*clientConn, error) {
+// dial makes a new connection. It begins with the header, if there is one.
+func (p *Pool) dial(header []byte) (*clientConn, error) {
 	conn, err := p.connect()
 	if err != nil {
 		return nil, err
+	}
+	if len(header) > 0 {
+		if _, err := conn.Write(header); err != nil { // a new socket has room for it
+			_ = conn.Close() // it is of no use
+			return nil, err
+		}
 	}
 	return p.adopt(conn), nil
 }

@@ -243,6 +243,14 @@ func appendProxyHeader(b []byte, v ProxyVersion, from, to netip.AddrPort) []byte
 	return binary.BigEndian.AppendUint16(b, to.Port())
 }
 
+// proxyHeader is what an upstream is told of a connection; nil for no version.
+func (p *peer) proxyHeader(v ProxyVersion) []byte {
+	if v == 0 {
+		return nil
+	}
+	return appendProxyHeader(nil, v, p.remote, p.local)
+}
+
 func append16(b []byte, a netip.Addr) []byte {
 	all := a.As16()
 	return append(b, all[:]...)

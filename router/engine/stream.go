@@ -80,14 +80,15 @@ func (s *Stream) BytesReceived() int64 { return s.relay.received }
 func (s *Stream) BytesSent() int64 { return s.relay.sent }
 
 // Connect makes a connection to the upstream, in the pool's way but for TLS, and never one
-// that has been used. If it fails, another one may be tried.
-func (s *Stream) Connect(p *Pool) *UpstreamError {
+// that has been used. If it fails, another one may be tried. It begins with a header of the
+// PROXY protocol in that version, if it is not 0.
+func (s *Stream) Connect(p *Pool, v ProxyVersion) *UpstreamError {
 	s.upAddr = p.address
-	conn, err := p.connect()
+	u, err := p.dial(s.conn.proxyHeader(v))
 	if err != nil {
 		return &UpstreamError{Cause: CauseConnect, Unsent: true, Err: asTimeout(err)}
 	}
-	s.up = p.adopt(conn)
+	s.up = u
 	return nil
 }
 
