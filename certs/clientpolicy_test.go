@@ -1,7 +1,6 @@
 package certs
 
 import (
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -98,9 +97,9 @@ func TestClientPolicyVerify(t *testing.T) {
 func TestParseAuthorityRefuses(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"":         "is empty",
-		"nonsense": "no PEM block",
-		string(keyPEM(newKey(KeyECDSA).(crypto.Signer))):                 "no CERTIFICATE block",
+		"":                               "is empty",
+		"nonsense":                       "no PEM block",
+		string(keyPEM(newKey(KeyECDSA))): "no CERTIFICATE block",
 		"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n": "not valid X.509",
 	} {
 		_, err := ParseAuthority("ns/ca", []byte(in))

@@ -17,7 +17,7 @@ import (
 const (
 	// ticketSecretType is that of the Secret with the keys: one of another type is somebody
 	// else's, and is left alone.
-	ticketSecretType corev1.SecretType = "portico.dev/session-ticket-keys"
+	ticketSecretType corev1.SecretType = "portico.dev/session-ticket-keys" //nolint:gosec // a type, no credential
 	// ticketLook is how often the Secret is read. A key is known for TicketKeyRotation before
 	// it is used, so a watch would bring nothing, and a get of one Secret needs fewer rights.
 	ticketLook = time.Minute

@@ -58,7 +58,7 @@ func memoryFiles(root fs.FS) []string {
 		if len(parts) < 3 {
 			continue
 		}
-		mount, file := "", ""
+		var mount, file string
 		switch {
 		case parts[1] == "":
 			mount, file = "sys/fs/cgroup", "memory.max"

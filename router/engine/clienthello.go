@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 )
 
 // A clientHello is what is read of the first message of a TLS handshake (RFC 8446 section
@@ -57,7 +58,7 @@ func parseRecords(b []byte) (h clientHello, complete bool, err error) {
 		}
 		part := rest[recordHeader:min(len(rest), recordHeader+size)]
 		if i == 0 {
-			message = part[:len(part):len(part)]
+			message = slices.Clip(part)
 		} else {
 			message = append(message, part...)
 		}

@@ -157,7 +157,7 @@ func parseProxyV2(b []byte) (h proxyHeader, n int, err error) {
 
 // parseProxyBlock reads a whole header of version 2 and command PROXY.
 func parseProxyBlock(b []byte) (h proxyHeader, err error) {
-	size := 0 // of an address
+	var size int // of an address
 	switch b[13] {
 	case 0x00: // UNSPEC
 		return h, nil
@@ -218,15 +218,15 @@ func proxyChecksum(b []byte, at int) uint32 {
 	return crc32.Update(sum, castagnoli, b[at+crc32.Size:])
 }
 
-// appendProxyHeader writes a header of that version. Two ends of different families, or
+// writeProxyHeader makes a header of that version. Two ends of different families, or
 // unknown ones, are said to be unknown.
-func appendProxyHeader(b []byte, v ProxyVersion, from, to netip.AddrPort) []byte {
+func writeProxyHeader(v ProxyVersion, from, to netip.AddrPort) []byte {
 	known := from.IsValid() && to.IsValid()
 	four := known && from.Addr().Is4() && to.Addr().Is4()
 	if v == ProxyV1 {
-		return appendProxyV1(b, known, four, from, to)
+		return writeProxyV1(known, four, from, to)
 	}
-	b = append(b, proxySignature...)
+	b := []byte(proxySignature)
 	switch {
 	case !known:
 		return append(b, 0x21, 0x00, 0, 0)
@@ -248,7 +248,7 @@ func (p *peer) proxyHeader(v ProxyVersion) []byte {
 	if v == 0 {
 		return nil
 	}
-	return appendProxyHeader(nil, v, p.remote, p.local)
+	return writeProxyHeader(v, p.remote, p.local)
 }
 
 func append16(b []byte, a netip.Addr) []byte {
@@ -256,15 +256,15 @@ func append16(b []byte, a netip.Addr) []byte {
 	return append(b, all[:]...)
 }
 
-func appendProxyV1(b []byte, known, four bool, from, to netip.AddrPort) []byte {
+func writeProxyV1(known, four bool, from, to netip.AddrPort) []byte {
 	if !known {
-		return append(b, "PROXY UNKNOWN\r\n"...)
+		return []byte("PROXY UNKNOWN\r\n")
 	}
 	family := "PROXY TCP6 "
 	if four {
 		family = "PROXY TCP4 "
 	}
-	b = append(b, family...)
+	b := []byte(family)
 	for _, a := range []netip.Addr{from.Addr(), to.Addr()} {
 		if !four {
 			a = netip.AddrFrom16(a.As16()) // an IPv4 address among IPv6 ones is mapped

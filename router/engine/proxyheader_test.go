@@ -132,7 +132,7 @@ func TestProxyChecksumIsCastagnoli(t *testing.T) {
 	}
 }
 
-func TestAppendProxyHeader(t *testing.T) {
+func TestWriteProxyHeader(t *testing.T) {
 	v4, w4 := netip.MustParseAddrPort("192.0.2.1:55555"), netip.MustParseAddrPort("198.51.100.2:443")
 	v6 := netip.MustParseAddrPort("[2001:db8::1]:55555")
 	for _, tt := range []struct {
@@ -144,10 +144,10 @@ func TestAppendProxyHeader(t *testing.T) {
 		{v6, w4, "PROXY TCP6 2001:db8::1 ::ffff:198.51.100.2 55555 443\r\n", v2(0x21, 0x21, addrs6[:16]+mapped[16:])},
 		{netip.AddrPort{}, w4, "PROXY UNKNOWN\r\n", v2(0x21, 0x00, "")},
 	} {
-		if got := string(appendProxyHeader(nil, ProxyV1, tt.from, tt.to)); got != tt.v1 {
+		if got := string(writeProxyHeader(ProxyV1, tt.from, tt.to)); got != tt.v1 {
 			t.Errorf("v1 %q, want %q", got, tt.v1)
 		}
-		if got := string(appendProxyHeader(nil, ProxyV2, tt.from, tt.to)); got != tt.v2 {
+		if got := string(writeProxyHeader(ProxyV2, tt.from, tt.to)); got != tt.v2 {
 			t.Errorf("v2 %q, want %q", got, tt.v2)
 		}
 	}
@@ -181,7 +181,7 @@ func FuzzProxyHeader(f *testing.F) {
 		}
 		// What we write, we read.
 		for _, v := range []ProxyVersion{ProxyV1, ProxyV2} {
-			out := appendProxyHeader(nil, v, h.source, h.destination)
+			out := writeProxyHeader(v, h.source, h.destination)
 			if h2, n2, err := parseProxyHeader(out); h2 != h || n2 != len(out) || err != nil {
 				t.Fatalf("version %d: %q reads %+v %d %v, want %+v", v, out, h2, n2, err, h)
 			}
