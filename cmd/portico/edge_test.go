@@ -103,7 +103,7 @@ func askAs(t *testing.T, addr, sni, host string, cert *tls.Certificate, header h
 	if cert != nil {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}
-	tr := &http.Transport{TLSClientConfig: config}
+	tr := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
 	defer tr.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+addr+"/", nil)
 	if err != nil {
@@ -201,6 +201,9 @@ func TestClientCertificates(t *testing.T) {
 				}
 			}
 			if tt.name == "on" {
+				if a := askAs(t, s.https, "a.example", "a.example", &good, nil); a.tls.NegotiatedProtocol != "h2" {
+					t.Errorf("it was asked over %q", a.tls.NegotiatedProtocol)
+				}
 				if a := get(t, s.http, "http://a.example/"); a.code != 400 {
 					t.Errorf("over plain HTTP: %d", a.code)
 				}
