@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -169,6 +170,21 @@ func TestHandshakeChooses(t *testing.T) {
 			t.Errorf("negotiated %s", tls.VersionName(c.ConnectionState().Version))
 		}
 	})
+}
+
+// Suites with CBC are not spoken, though crypto/tls has them.
+func TestHandshakeRefusesCBC(t *testing.T) {
+	t.Parallel()
+	addr, _ := echo(t, liveWith(newCert(t, "ns/tls", KeyECDSA, "a.example")).TLSConfig())
+	for _, suite := range tls.CipherSuites() {
+		if !slices.Contains(suite.SupportedVersions, tls.VersionTLS12) || !strings.Contains(suite.Name, "ECDSA") {
+			continue
+		}
+		_, err := dial(t, addr, "a.example", func(c *tls.Config) { c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{suite.ID} })
+		if wanted := !strings.Contains(suite.Name, "_CBC_"); (err == nil) != wanted {
+			t.Errorf("%s: %v", suite.Name, err)
+		}
+	}
 }
 
 func TestHandshakeFailsClearly(t *testing.T) {

@@ -17,6 +17,7 @@ type Set struct {
 	exact    map[string][]*Certificate // "a.b"
 	wildcard map[string][]*Certificate // "*.a.b" under "a.b"
 	fallback *Certificate
+	policies map[string]*ClientPolicy // by pattern; nil keeps a host from its wildcard's
 }
 
 // NewSet builds a set. fallback answers when nothing else does; without one (nil) such handshakes fail.

@@ -3,6 +3,7 @@ package certs
 import (
 	"bytes"
 	"crypto/tls"
+	"slices"
 )
 
 // ticketHost marks, in a session ticket, the host it was given to.
@@ -19,10 +20,14 @@ const ticketHost = "portico ticket host 1:"
 // does not, or trusts another CA. Binding costs a few bytes in the ticket; no browser notices, since they
 // all keep their sessions by host.
 //
+// Where a host asks for client certificates the ticket is bound to that policy, too, and is worth nothing
+// if the client showed no certificate: then it is asked again. (A session brings the certificate back, and
+// it is verified anew all the same.)
+//
 // A mismatch is not an error: the handshake goes on in full.
-func bindTickets(c *tls.Config) {
+func (l *Live) bindTickets(c *tls.Config) {
 	c.WrapSession = func(cs tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
-		session.Extra = append(session.Extra, []byte(ticketHost+normalHost(cs.ServerName)))
+		session.Extra = append(session.Extra, l.ticketMark(cs.ServerName, len(cs.PeerCertificates) > 0))
 		return c.EncryptTicket(cs, session)
 	}
 	c.UnwrapSession = func(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
@@ -30,11 +35,22 @@ func bindTickets(c *tls.Config) {
 		if err != nil || session == nil {
 			return nil, err
 		}
-		for _, extra := range session.Extra {
-			if host, ok := bytes.CutPrefix(extra, []byte(ticketHost)); ok && string(host) == normalHost(cs.ServerName) {
-				return session, nil
-			}
+		mark := l.ticketMark(cs.ServerName, true)
+		if slices.ContainsFunc(session.Extra, func(extra []byte) bool { return bytes.Equal(extra, mark) }) {
+			return session, nil
 		}
 		return nil, nil
 	}
+}
+
+// ticketMark is what a ticket has to bear to be taken for a host.
+func (l *Live) ticketMark(host string, certified bool) []byte {
+	mark := ticketHost + normalHost(host)
+	if p := l.policy(host); p != nil {
+		mark += "\x00" + p.Fingerprint()
+		if !certified {
+			mark += "\x00none"
+		}
+	}
+	return []byte(mark)
 }

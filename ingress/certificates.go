@@ -45,7 +45,7 @@ func (c *compiler) useTLS(st *ingressState) {
 	for i := range st.spec.tls {
 		t := &st.spec.tls[i]
 		if t.secret != "" {
-			c.useSecret(st, t)
+			c.useSecret(st, st.secret(t))
 		}
 		for _, n := range t.names {
 			c.touch(n.host)
@@ -67,7 +67,7 @@ func (c *compiler) releaseTLS(st *ingressState) {
 	for i := range st.spec.tls {
 		t := &st.spec.tls[i]
 		if t.secret != "" {
-			c.releaseSecret(st, t)
+			c.releaseSecret(st, st.secret(t))
 		}
 		for _, n := range t.names {
 			c.touch(n.host)
@@ -78,8 +78,7 @@ func (c *compiler) releaseTLS(st *ingressState) {
 	}
 }
 
-func (c *compiler) useSecret(st *ingressState, t *tlsSpec) {
-	name := st.secret(t)
+func (c *compiler) useSecret(st *ingressState, name types.NamespacedName) {
 	s := c.secrets[name]
 	if s == nil {
 		s = &secretState{}
@@ -105,8 +104,7 @@ func (c *compiler) judgeRest() {
 	c.unjudged = c.unjudged[:0]
 }
 
-func (c *compiler) releaseSecret(st *ingressState, t *tlsSpec) {
-	name := st.secret(t)
+func (c *compiler) releaseSecret(st *ingressState, name types.NamespacedName) {
 	s := c.secrets[name]
 	if s == nil {
 		return
@@ -159,6 +157,9 @@ func (c *compiler) refreshSecret(name types.NamespacedName, s *secretState) {
 				}
 			}
 		}
+		if st.clientAuthSecret() == name {
+			c.markClientAuth(st)
+		}
 		c.setTLSProblems(st)
 	}
 }
@@ -178,7 +179,7 @@ func (c *compiler) isWaiting(host string) bool {
 	if len(c.waiting.since) == 0 {
 		return false
 	}
-	if c.usesWait(host) {
+	if c.usesWait(host) || c.clientAuthWaits(host) {
 		return true
 	}
 	parent, own := parentOf(host), c.owner(host)
@@ -197,6 +198,7 @@ func (c *compiler) usesWait(host string) bool {
 
 // buildCertificates makes the Set anew if a host has other certificates than before.
 func (c *compiler) buildCertificates() (changed bool) {
+	changed = c.judgeHosts()
 	for host := range c.dirty.tlsHosts {
 		if c.usesWait(host) {
 			continue
@@ -213,7 +215,7 @@ func (c *compiler) buildCertificates() (changed bool) {
 	changed = c.guards.stale(c, c.dirty.shields) || changed
 	clear(c.dirty.shields)
 	if changed || c.set == nil {
-		c.set = certs.NewSet(c.defaultCertificate(), c.entries())
+		c.set = certs.NewSet(c.defaultCertificate(), c.entries()).WithPolicies(c.policies())
 		return true
 	}
 	return false
@@ -487,6 +489,7 @@ func (c *compiler) setTLSProblems(st *ingressState) {
 			all = append(all, tlsProblems(st.object, t, c.secrets[st.secret(t)], c.now())...)
 		}
 	}
+	all = append(all, c.clientAuthProblems(st)...)
 	c.problems.set(ofTLS, st.key, all)
 }
 

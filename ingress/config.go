@@ -71,6 +71,11 @@ type Config struct {
 	// replicas writes; Identity is this one's name, unique among them.
 	ElectionID, Namespace, Identity string
 
+	// TicketSecret is the name of the Secret, in Namespace, through which replicas share the
+	// keys of TLS session tickets. Without a Client the keys stay in this process; without a
+	// name they are crypto/tls's own.
+	TicketSecret string
+
 	// Observe may be nil.
 	Observe *Observer
 	// Log may be nil.

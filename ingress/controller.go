@@ -106,6 +106,9 @@ func (c *Controller) prepare() error {
 // start starts what runs beside the one goroutine.
 func (c *Controller) start(ctx context.Context, helpers *sync.WaitGroup) {
 	helpers.Go(func() { c.resolver.run(ctx) })
+	if c.cfg.TicketSecret != "" {
+		helpers.Go(func() { newTicketKeeper(&c.cfg).run(ctx) })
+	}
 	if c.cfg.Client != nil {
 		helpers.Go(func() { c.events.run(ctx) })
 	}

@@ -17,6 +17,8 @@ type RouteInfo struct {
 	Path     string `json:"path"`
 	PathType string `json:"pathType"`
 	Fallback bool   `json:"fallback,omitempty"`
+	// Passthrough marks the route of the host's TLS connections, which are not ended here.
+	Passthrough bool `json:"passthrough,omitempty"`
 	// Origin is the Ingress, Service what it leads to.
 	Origin  string `json:"origin"`
 	Service string `json:"service,omitempty"`
@@ -44,6 +46,11 @@ func Routes(t *router.Table) []RouteInfo {
 			info.Host, info.Fallback = h.Name(), true
 			all = append(all, info)
 		}
+		if r := h.Stream(); r != nil {
+			info := routeInfo(r)
+			info.Host, info.Passthrough = h.Name(), true
+			all = append(all, info)
+		}
 	}
 	if r := t.Fallback(); r != nil {
 		info := routeInfo(r)
@@ -60,6 +67,9 @@ func routeInfo(r *router.Route) RouteInfo {
 	}
 	for _, f := range r.Filters {
 		info.Filters = append(info.Filters, fmt.Sprint(f))
+	}
+	if r.ProxyProtocol != 0 {
+		info.Filters = append(info.Filters, fmt.Sprintf("proxy-protocol-v%d", r.ProxyProtocol))
 	}
 	if r.Backend == nil {
 		info.Status = r.Status
@@ -98,6 +108,9 @@ func (r RouteInfo) String() string {
 	path := r.Path + " " + r.PathType
 	if r.Fallback {
 		path = "(other)"
+	}
+	if r.Passthrough {
+		path = "(TLS passthrough)"
 	}
 	words := []string{host, path, r.Origin, "->"}
 	if r.Service != "" {

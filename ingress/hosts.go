@@ -15,6 +15,10 @@ type hostState struct {
 	askers   []*ingressState // in order of precedence
 	routes   []*router.Route
 	fallback *router.Route
+	// auth is what its clients have to show, by whose word; nil: nothing.
+	auth *clientAuth
+	// stream is where its TLS connections go as they are, or nil.
+	stream *router.Route
 	// lost are the paths that others have, by what they would lead to.
 	lost map[*backendRef]*ingressState
 }
@@ -27,6 +31,9 @@ func (h *hostState) each(f func(*router.Route)) {
 	if h.fallback != nil {
 		f(h.fallback)
 	}
+	if h.stream != nil {
+		f(h.stream)
+	}
 }
 
 // buildHost makes one host anew.
@@ -36,10 +43,12 @@ func (c *compiler) buildHost(edit *router.Edit, name string) {
 		return
 	}
 	h.each(func(r *router.Route) { c.countLive(r, -1) })
-	m := hostMaker{compiler: c, name: name, taken: map[pathKey]claim{}}
+	m := hostMaker{compiler: c, name: name, auth: h.auth, taken: map[pathKey]claim{}}
+	m.passThrough(h.askers)
 	for _, st := range h.askers {
 		m.ask(st)
 	}
+	h.stream = m.stream
 	lost := h.lost
 	h.routes, h.fallback, h.lost = m.routes, m.fallback, m.lost
 	c.noteLost(lost, h.lost)
@@ -51,7 +60,11 @@ func (c *compiler) buildHost(edit *router.Edit, name string) {
 		edit.Remove(name)
 		return
 	}
-	edit.Put(router.NewHost(name, h.routes, h.fallback))
+	host := router.NewHost(name, h.routes, h.fallback)
+	if h.stream != nil {
+		host = host.WithStream(h.stream)
+	}
+	edit.Put(host)
 }
 
 // noteLost tells anew about the Services of Ingresses that lost other paths than before.
@@ -102,6 +115,8 @@ type claim struct {
 type hostMaker struct {
 	*compiler
 	name       string
+	auth       *clientAuth
+	stream     *router.Route
 	taken      map[pathKey]claim
 	routes     []*router.Route
 	fallback   *router.Route
@@ -122,7 +137,7 @@ func (m *hostMaker) ask(st *ingressState) {
 		m.problem(st, fallbackField, "for unknown paths of host %q the defaultBackend of Ingress %s is used, which %s; remove one of the two, or use a host of its own",
 			m.name, m.fallbackBy.key, whyFirst(m.fallbackBy, st))
 	default:
-		m.fallback, m.fallbackBy = m.route(st, m.name, "/", router.Prefix, st.spec.fallback), st
+		m.fallback, m.fallbackBy = m.guarded(st, m.route(st, m.name, "/", router.Prefix, st.spec.fallback)), st
 	}
 }
 
@@ -135,7 +150,7 @@ func (m *hostMaker) askPaths(st *ingressState, h *hostSpec) {
 			continue
 		}
 		m.taken[key] = claim{by: st, path: p}
-		m.routes = append(m.routes, m.route(st, m.name, p.path, p.pathType, &p.backend))
+		m.routes = append(m.routes, m.guarded(st, m.route(st, m.name, p.path, p.pathType, &p.backend)))
 	}
 }
 
@@ -176,13 +191,14 @@ func (c *compiler) route(st *ingressState, host, path string, pathType router.Pa
 
 // lead says where the route leads.
 func (c *compiler) lead(r *router.Route, st *ingressState, ref *backendRef) {
+	r.ProxyProtocol = st.spec.options.ProxyProtocol
 	if ref.unusable != "" {
 		r.Status, r.Reason = http.StatusServiceUnavailable, ref.unusable
 	} else {
 		c.leadTo(r, c.port(st.service(ref), ref.port))
 	}
-	if st.spec.options.Refuse != "" {
-		r.Backend, r.Status, r.Reason = nil, http.StatusServiceUnavailable, st.spec.options.Refuse
+	if reason := c.refusal(st, r.Host); reason != "" {
+		r.Backend, r.Status, r.Reason = nil, http.StatusServiceUnavailable, reason
 	}
 }
 

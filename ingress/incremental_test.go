@@ -3,6 +3,7 @@ package ingress
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/portico-ingress/portico/certs"
 	"github.com/portico-ingress/portico/manifests"
 )
 
@@ -93,6 +95,15 @@ func (w *world) ingress() {
 	if w.chance(30) {
 		ing.Annotations = map[string]string{
 			pick(w, "portico.dev/ssl-redirect", "portico.dev/force-ssl-redirect", "nginx.ingress.kubernetes.io/auth-url", "portico.dev/x"): pick(w, "false", "true"),
+		}
+	}
+	if w.chance(25) {
+		ing.Annotations = map[string]string{
+			"portico.dev/ssl-passthrough":                        pick(w, "false", "false", "true"),
+			"nginx.ingress.kubernetes.io/auth-tls-secret":        pick(w, "n1/c1", "n1/c2", "n2/c1", "c1"),
+			"nginx.ingress.kubernetes.io/auth-tls-verify-client": pick(w, "on", "on", "optional", "off"),
+			"nginx.ingress.kubernetes.io/auth-tls-match-cn":      pick(w, "", "", "CN=a"),
+			"nginx.ingress.kubernetes.io/force-ssl-redirect":     pick(w, "false", "true"),
 		}
 	}
 	if w.chance(30) {
@@ -183,17 +194,31 @@ func (w *world) secret() {
 	if w.chance(15) {
 		s.Data[corev1.TLSPrivateKeyKey] = nil
 	}
+	if w.chance(70) {
+		s.Data[certs.FieldAuthority] = []byte(pick(w, pair[0], "nothing of the kind"))
+	}
 	w.put(manifests.KindSecret, s)
 }
 
 // view is everything that users can tell apart.
 type view struct {
-	Table, Problems, Certificates string
-	Live                          map[string]int
+	Table, Problems, Certificates, Policies string
+	Live                                    map[string]int
 }
 
 func viewOf(c *compiler) view {
-	return view{Dump(c.table), dumpProblems(c), dumpCertificates(c), c.live}
+	return view{Dump(c.table), dumpProblems(c), dumpCertificates(c), dumpPolicies(c), c.live}
+}
+
+// dumpPolicies is what is asked of the clients of some names.
+func dumpPolicies(c *compiler) string {
+	var b strings.Builder
+	for _, name := range []string{"a.example", "b.example", "x.a.example", "free.a.example", "free.example", "elsewhere"} {
+		if p := c.set.Policy(name); p != nil {
+			fmt.Fprintln(&b, name, p.Fingerprint())
+		}
+	}
+	return b.String()
 }
 
 // everything is a change that names all objects, as the first one does.

@@ -135,6 +135,7 @@ func (c *compiler) admit(st *ingressState, class classReason) {
 		c.useServices(st)
 		c.useHosts(st)
 		c.useTLS(st)
+		c.useClientAuth(st)
 	}
 	c.setClass(st, class)
 	c.setBackendProblems(st)
@@ -146,6 +147,7 @@ func (c *compiler) retire(st *ingressState) {
 	if st.spec == nil {
 		return
 	}
+	c.releaseClientAuth(st)
 	c.releaseTLS(st)
 	c.releaseHosts(st)
 	c.releaseServices(st)

@@ -2,10 +2,13 @@ package ingress
 
 import (
 	"crypto/tls"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/router"
+	"github.com/portico-ingress/portico/router/filter"
 )
 
 // Whatever the Ingresses of several namespaces ask for: the certificate of a host with a rule
@@ -37,7 +40,7 @@ func TestCertificatesStayInTheirNamespace(t *testing.T) {
 					}
 				}
 				for _, r := range h.routes {
-					if len(r.Filters) > 0 && !c.ingresses[r.Origin].spec.options.ForceSSLRedirect && !redirectAsked(c, owner) {
+					if redirects(r) && !c.ingresses[r.Origin].spec.options.ForceSSLRedirect && !redirectAsked(c, owner) {
 						t.Fatalf("seed %d: %s %s belongs to %s, which asks for no TLS, and redirects", seed, name, r.Path, owner)
 					}
 				}
@@ -46,6 +49,63 @@ func TestCertificatesStayInTheirNamespace(t *testing.T) {
 	}
 	if served == 0 {
 		t.Error("no certificate was served")
+	}
+}
+
+func redirects(r *router.Route) bool {
+	return slices.ContainsFunc(r.Filters, func(f router.Filter) bool {
+		_, ok := f.(*filter.HTTPSRedirect)
+		return ok
+	})
+}
+
+// What holds for all of a host comes from the namespace that has it: where its TLS goes, and
+// what its clients have to show. And who asks for protection has it, or is not served.
+func TestHostsAreProtectedByTheirNamespace(t *testing.T) {
+	var passed, protected, refused int
+	for seed := range uint64(60) {
+		w := newWorld(t, 3000+seed)
+		c := testCompiler(testConfig())
+		for range 40 {
+			w.step()
+			change, _ := w.store.Take()
+			settle(c, change, w.names)
+			for name, h := range c.hosts {
+				owner := h.askers[0].object.Namespace
+				if h.stream != nil {
+					passed++
+					if ns, _, _ := strings.Cut(h.stream.Origin, "/"); ns != owner || name == "" {
+						t.Fatalf("seed %d: TLS of %q of %s goes where %s says", seed, name, owner, h.stream.Origin)
+					}
+				}
+				if h.auth != nil {
+					protected++
+					if ns, _, _ := strings.Cut(h.auth.policy.Authority.Name, "/"); ns != owner {
+						t.Fatalf("seed %d: the CA of %q of %s is %s", seed, name, owner, h.auth.policy.Authority.Name)
+					}
+					if got := c.set.Policy(strings.Replace(name, "*", "free", 1)); got != h.auth.policy {
+						t.Fatalf("seed %d: handshakes for %q ask by %v, and its routes by %v", seed, name, got, h.auth.policy)
+					}
+				}
+				for _, r := range h.routes {
+					asked := c.ingresses[r.Origin].spec.options.ClientAuth
+					guarded := h.auth != nil && slices.Contains(r.Filters, router.Filter(h.auth.filter))
+					if h.auth != nil && !guarded && !strings.HasPrefix(r.Path, acmePath) {
+						t.Fatalf("seed %d: %q %s is open", seed, name, r.Path)
+					}
+					switch {
+					case asked.Secret == "":
+					case r.Backend == nil:
+						refused++
+					case h.auth == nil || h.auth.asked != asked:
+						t.Fatalf("seed %d: %q %s of %s is served without what it asks for", seed, name, r.Path, r.Origin)
+					}
+				}
+			}
+		}
+	}
+	if passed == 0 || protected == 0 || refused == 0 {
+		t.Errorf("passed %d, protected %d, refused %d: too little to tell", passed, protected, refused)
 	}
 }
 

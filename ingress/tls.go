@@ -122,7 +122,10 @@ type secretState struct {
 	cert   *certs.Certificate
 	// reason and text say why there is no certificate.
 	reason, text string
-	users        []*ingressState
+	// authority is what its ca.crt holds, and authorityText says why there is none.
+	authority     *certs.Authority
+	authorityText string
+	users         []*ingressState
 	// permanent is set for the one that a setting names.
 	permanent bool
 }
@@ -132,20 +135,23 @@ func (s *secretState) judge(name string, object *corev1.Secret) (changed bool) {
 	if s.judged && s.object == object {
 		return false
 	}
-	before, text := s.cert, s.text
+	before := *s
 	same := s.judged && object != nil && s.object != nil && sameKeyPair(s.object, object)
 	s.judged, s.object = true, object
 	if same {
 		return false
 	}
 	s.cert, s.reason, s.text = certificateOf(name, object)
-	return s.cert != before || s.text != text
+	s.authority, s.authorityText = authorityOf(name, object)
+	return s.cert != before.cert || s.text != before.text ||
+		s.authority != before.authority || s.authorityText != before.authorityText
 }
 
 func sameKeyPair(a, b *corev1.Secret) bool {
 	return a.Type == b.Type &&
 		string(a.Data[corev1.TLSCertKey]) == string(b.Data[corev1.TLSCertKey]) &&
-		string(a.Data[corev1.TLSPrivateKeyKey]) == string(b.Data[corev1.TLSPrivateKeyKey])
+		string(a.Data[corev1.TLSPrivateKeyKey]) == string(b.Data[corev1.TLSPrivateKeyKey]) &&
+		string(a.Data[certs.FieldAuthority]) == string(b.Data[certs.FieldAuthority])
 }
 
 // certificateOf parses a Secret, which may be nil, or says why it cannot be used.
@@ -163,6 +169,22 @@ func certificateOf(name string, object *corev1.Secret) (cert *certs.Certificate,
 		return nil, reasonCertificate, fmt.Sprintf("Secret %s cannot be used: %s: %scorrect it", name, parseReason(err), instead)
 	}
 	return cert, "", ""
+}
+
+// authorityOf parses the CA certificates of a Secret, which may be nil, or says why there are
+// none.
+func authorityOf(name string, object *corev1.Secret) (a *certs.Authority, text string) {
+	if object == nil {
+		return nil, fmt.Sprintf("Secret %s does not exist", name)
+	}
+	if len(object.Data[certs.FieldAuthority]) == 0 {
+		return nil, fmt.Sprintf("Secret %s has no %s", name, certs.FieldAuthority)
+	}
+	a, err := certs.ParseAuthority(name, object.Data[certs.FieldAuthority])
+	if err != nil {
+		return nil, fmt.Sprintf("Secret %s cannot be used: %s", name, parseReason(err))
+	}
+	return a, ""
 }
 
 // parseReason leaves out the name, which the sentence has already.

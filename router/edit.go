@@ -10,6 +10,8 @@ type Edit struct {
 
 // Put adds a Host, or replaces the one of the same name.
 func (e *Edit) Put(h *Host) {
+	e.countStream(h.name, -1)
+	defer e.countStream(h.name, +1)
 	if h.name == "" {
 		e.next.any = h
 		return
@@ -19,11 +21,22 @@ func (e *Edit) Put(h *Host) {
 
 // Remove takes the Host of that name out, if there is one.
 func (e *Edit) Remove(name string) {
+	e.countStream(name, -1)
 	if name == "" {
 		e.next.any = nil
 		return
 	}
 	e.hosts.remove(name)
+}
+
+// countStream counts the Host of that name, if there is one and it has a Stream.
+func (e *Edit) countStream(name string, n int) {
+	if name == "" {
+		return // it has no name that a ClientHello could have
+	}
+	if h := e.hosts.get(name); h != nil && h.stream != nil {
+		e.next.streams += n
+	}
 }
 
 // SetFallback says what answers requests that no Host answers; nil is the built-in 404.

@@ -12,6 +12,7 @@ import (
 // no harm, until one answers.
 func (p *Proxy) forward(x *engine.Exchange, s *passage) {
 	setForwarded(x, s)
+	x.SendProxyHeader(s.route.ProxyProtocol)
 	for {
 		e := s.route.Backend.Pick(&s.tried)
 		if e == nil {
@@ -152,4 +153,20 @@ func setForwarded(x *engine.Exchange, s *passage) {
 		f.AddString(engine.XForwardedPort, port)
 	}
 	f.AddString(engine.XForwardedProto, proto)
+	if id := x.Identity(); id != nil {
+		addIdentity(f, id)
+	}
+}
+
+// addIdentity tells the upstream whom the client's certificate is of, as ingress-nginx does.
+func addIdentity(f *engine.Fields, id *engine.ClientIdentity) {
+	add := func(name engine.FieldID, value []byte) {
+		if len(value) > 0 {
+			f.Add(name, value)
+		}
+	}
+	add(engine.SSLClientVerify, id.Verdict)
+	add(engine.SSLClientSubjectDN, id.Subject)
+	add(engine.SSLClientIssuerDN, id.Issuer)
+	add(engine.SSLClientCert, id.Certificate)
 }

@@ -16,6 +16,7 @@ type Host struct {
 	name     string
 	paths    pathIndex
 	fallback *Route
+	stream   *Route
 	few      [2]pathNode // what paths points to, if that is enough
 	text     [64]byte    // what name and the paths' keys point to, if that is enough
 }
@@ -58,6 +59,18 @@ func (h *Host) pack() {
 
 // Name is the pattern the Host stands under.
 func (h *Host) Name() string { return h.name }
+
+// WithStream returns a copy of the Host whose TLS connections go to the Backend of r as they
+// are. Its other routes are for plain HTTP then.
+func (h *Host) WithStream(r *Route) *Host {
+	next := *h
+	next.stream, next.paths = r, slices.Clone(h.paths)
+	next.pack() // anew: the copy must not point into the other one
+	return &next
+}
+
+// Stream is the route of TLS connections that are passed through, or nil.
+func (h *Host) Stream() *Route { return h.stream }
 
 // Fallback is the route of paths that no other route matches, or nil.
 func (h *Host) Fallback() *Route { return h.fallback }

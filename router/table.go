@@ -18,6 +18,7 @@ type Table struct {
 	hosts      hostMap
 	any        *Host // the Host named "", which is no entry of hosts: every miss ends there
 	fallback   *Route
+	streams    int // Hosts with a Stream
 }
 
 // NewTable returns an empty Table of generation 0.
@@ -64,6 +65,19 @@ func (t *Table) choose(host []byte) *Host {
 	}
 	return t.any
 }
+
+// MatchStream finds the route of a TLS connection by the name in its ClientHello, in lower
+// case; or nil if its TLS is to be ended here. The host is chosen as by Match.
+func (t *Table) MatchStream(serverName []byte) *Route {
+	h := t.choose(serverName)
+	if h == nil || h.name == "" {
+		return nil
+	}
+	return h.stream
+}
+
+// HasStreams reports whether MatchStream can find anything.
+func (t *Table) HasStreams() bool { return t.streams > 0 }
 
 // Host returns the Host of that very name ("a.example", "*.example", ""), or nil.
 func (t *Table) Host(name string) *Host {

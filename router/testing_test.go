@@ -38,6 +38,9 @@ type setup struct {
 	route  func(*Route)
 	mute   bool // no access log
 	h2c    bool
+	hosts  func(edit *Edit, route *Route) // more of them
+	// proxyFrom are the networks of clients that begin with a PROXY header.
+	proxyFrom []netip.Prefix
 }
 
 func startFront(t testing.TB, upstreams ...string) *front {
@@ -61,7 +64,7 @@ func (s setup) start(t testing.TB, upstreams ...string) *front {
 		t.Fatal(err)
 	}
 	f.addr = ln.Addr().String()
-	f.server = &engine.Server{Handler: f.Proxy, Limits: s.limits, H2C: s.h2c}
+	f.server = &engine.Server{Handler: f.Proxy, Limits: s.limits, H2C: s.h2c, ProxyFrom: s.proxyFrom}
 	served := make(chan error, 1)
 	go func() {
 		if s.tls != nil {
@@ -110,6 +113,9 @@ func (s setup) table(t testing.TB, f *front, upstreams []string) *Table {
 	}
 	edit := NewTable().Edit()
 	edit.Put(NewHost(route.Host, []*Route{route}, nil))
+	if s.hosts != nil {
+		s.hosts(edit, route)
+	}
 	return edit.Table()
 }
 
@@ -119,6 +125,8 @@ type entry struct {
 	Status, Tries                    int
 	Sent, Received                   int64
 	Route                            *Route
+	Client                           netip.AddrPort
+	Host, Proto                      string
 }
 
 // logbook keeps what is logged.
@@ -133,6 +141,7 @@ func (l *logbook) Log(r *Record) {
 	l.entries = append(l.entries, entry{
 		ID: string(r.ID), Method: string(r.Method), Path: string(r.Path), Upstream: r.Upstream, Note: r.Note,
 		Status: r.Status, Tries: r.Tries, Sent: r.BytesSent, Received: r.BytesReceived, Route: r.Route,
+		Client: r.Client, Host: string(r.Host), Proto: r.Proto,
 	})
 }
 

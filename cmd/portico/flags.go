@@ -19,6 +19,7 @@ type serveFlags struct {
 
 	http, https, admin address
 	http2, h2c         bool
+	proxyProtocolFrom  networks
 
 	ingressClass             string
 	controllerClass          string
@@ -30,6 +31,7 @@ type serveFlags struct {
 	updateStatus         bool
 	electionID           string
 
+	sessionTicketSecret   string
 	defaultSSLCertificate objectName
 	defaultBackendService objectName
 	configMap             objectName
@@ -69,6 +71,7 @@ func (f *serveFlags) register(s *pflag.FlagSet) {
 	s.Var(&f.https, "https", "where to listen for HTTPS; empty for not at all")
 	s.BoolVar(&f.http2, "http2", true, "offer HTTP/2 to HTTPS clients")
 	s.BoolVar(&f.h2c, "h2c", false, "take HTTP/2 without TLS from HTTP clients that begin with it")
+	s.Var(&f.proxyProtocolFrom, "proxy-protocol-from", "networks of load balancers, like 10.0.0.0/8, that begin each connection with a PROXY protocol header; from there one has to come")
 	s.Var(&f.admin, "admin", "where to listen for probes, metrics and the admin API; empty for not at all")
 
 	s.StringVar(&f.ingressClass, "ingress-class", "portico", "value of the legacy annotation kubernetes.io/ingress.class that means Portico")
@@ -81,6 +84,7 @@ func (f *serveFlags) register(s *pflag.FlagSet) {
 	s.BoolVar(&f.updateStatus, "update-status", true, "write the status of Ingresses")
 	s.StringVar(&f.electionID, "election-id", "portico-leader", "`name` of the Lease by which replicas agree on who writes status")
 
+	s.StringVar(&f.sessionTicketSecret, "session-ticket-secret", "portico-session-tickets", "`name` of the Secret by which replicas share the keys of TLS session tickets; made if it is missing; empty: each has its own")
 	s.Var(&f.defaultSSLCertificate, "default-ssl-certificate", "the Secret for hosts without a certificate of their own (default: made at start)")
 	s.Var(&f.defaultBackendService, "default-backend-service", "the Service for requests that match nothing (default: Portico answers 404)")
 	s.Var(&f.configMap, "configmap", "the ConfigMap with settings for all Ingresses")
@@ -105,6 +109,9 @@ func (f *serveFlags) validate() error {
 	}
 	if len(validation.IsDNS1123Subdomain(f.electionID)) > 0 {
 		return wrongValue("election-id", f.electionID, errors.New("want the name of a Lease"))
+	}
+	if f.sessionTicketSecret != "" && len(validation.IsDNS1123Subdomain(f.sessionTicketSecret)) > 0 {
+		return wrongValue("session-ticket-secret", f.sessionTicketSecret, errors.New("want the name of a Secret"))
 	}
 	if f.publishService.Name != "" && len(f.publishStatusAddress) > 0 {
 		return usagef("--publish-service and --publish-status-address: give one of them")

@@ -18,6 +18,7 @@ func TestFlagDefaults(t *testing.T) {
 		"https":                         ":8443",
 		"http2":                         "true",
 		"h2c":                           "false",
+		"proxy-protocol-from":           "",
 		"admin":                         "127.0.0.1:10254",
 		"ingress-class":                 "portico",
 		"controller-class":              "portico.dev/ingress",
@@ -25,6 +26,7 @@ func TestFlagDefaults(t *testing.T) {
 		"watch-namespace":               "",
 		"publish-service":               "",
 		"publish-status-address":        "",
+		"session-ticket-secret":         "portico-session-tickets",
 		"default-ssl-certificate":       "",
 		"default-backend-service":       "",
 		"configmap":                     "",
@@ -55,17 +57,18 @@ func TestFlagValues(t *testing.T) {
 		"--watch-namespace=a", "--watch-namespace=b", "--watch-namespace=c,d",
 		"--publish-status-address=192.0.2.1,lb.example", "--publish-status-address=2001:db8::1",
 		"--configmap=portico/settings", "--configmap=",
+		"--proxy-protocol-from=10.0.0.0/8,192.0.2.1", "--proxy-protocol-from=2001:db8::/32",
 		"--shutdown-grace-period=240",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []any{f.http, f.https, f.admin, f.watchNamespaces, f.publishStatusAddress, f.configMap.get().Name, time.Duration(f.shutdownGracePeriod)}
+	got := []any{f.http, f.https, f.admin, f.watchNamespaces, f.publishStatusAddress, f.configMap.get().Name, f.proxyProtocolFrom.String(), time.Duration(f.shutdownGracePeriod)}
 	want := []any{
 		address("[::1]:80"), address("edge.example:0"), address(""),
 		namespaces{"a", "b", "c", "d"},
 		publicAddresses{"192.0.2.1", "lb.example", "2001:db8::1"},
-		"", 240 * time.Second,
+		"", "10.0.0.0/8,192.0.2.1/32,2001:db8::/32", 240 * time.Second,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -155,6 +155,8 @@ var (
 	acceptedDesc    = desc("connections_accepted_total", "Connections that clients opened.")
 	refusedDesc     = desc("connections_refused_total", "Connections closed at once because there were too many.")
 	handshakesDesc  = desc("tls_handshake_errors_total", "TLS handshakes that failed.")
+	proxyErrorsDesc = desc("proxy_protocol_errors_total", "Connections closed because no PROXY protocol header came where one has to.")
+	streamsDesc     = desc("tls_passthrough_connections_total", "TLS connections that were passed through to a backend.")
 	generationDesc  = desc("config_generation", "Number of the routing table that is live.")
 	expiryDesc      = desc("certificate_expiry_timestamp_seconds", "When a certificate that is served ends.", "name")
 	problemsDesc    = desc("problems", "What is wrong with objects, by their kind; /api/v1/problems says what.", "kind")
@@ -167,7 +169,7 @@ type collector struct{ measured }
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requestsDesc, durationDesc, upstreamDesc, triesDesc, retriesDesc, faultsDesc, requestBytesDesc,
-		responseBytesDesc, inFlightDesc, endpointsDesc, connectionsDesc, acceptedDesc, refusedDesc, handshakesDesc,
+		responseBytesDesc, inFlightDesc, endpointsDesc, connectionsDesc, acceptedDesc, refusedDesc, handshakesDesc, proxyErrorsDesc, streamsDesc,
 		generationDesc, expiryDesc, problemsDesc,
 	} {
 		ch <- d
@@ -242,6 +244,8 @@ func collectServer(ch chan<- prometheus.Metric, s engine.ServerStats) {
 	counter(ch, acceptedDesc, s.Accepted)
 	counter(ch, refusedDesc, s.Refused)
 	counter(ch, handshakesDesc, s.HandshakeErrors)
+	counter(ch, proxyErrorsDesc, s.ProxyErrors)
+	counter(ch, streamsDesc, s.Streams)
 }
 
 // collectCertificates has one series for each Secret: the end of what it holds.

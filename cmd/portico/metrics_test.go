@@ -36,7 +36,7 @@ func testMeasured(t *testing.T) measured {
 		unmatched: new(router.Stats),
 		inFlight:  func() int64 { return 1 },
 		server: func() engine.ServerStats {
-			return engine.ServerStats{Open: 6, Idle: 3, Tunnels: 1, Accepted: 10, Refused: 4, HandshakeErrors: 5}
+			return engine.ServerStats{Open: 6, Idle: 3, Tunnels: 1, Accepted: 10, Refused: 4, HandshakeErrors: 5, ProxyErrors: 6, Streams: 7}
 		},
 		generation: func() uint64 { return 7 },
 		certificates: func() []certs.Info {
@@ -114,6 +114,8 @@ func TestMetricsNames(t *testing.T) {
 		`portico_connections_accepted_total 10`,
 		`portico_connections_refused_total 4`,
 		`portico_tls_handshake_errors_total 5`,
+		`portico_proxy_protocol_errors_total 6`,
+		`portico_tls_passthrough_connections_total 7`,
 		`portico_leader 1`,
 		`portico_status_writes_total{result="error"} 1`,
 		`portico_status_writes_total{result="ok"} 1`,

@@ -59,7 +59,7 @@ func newProcess(flags *serveFlags, log *zap.Logger, access router.AccessLog, src
 		HideServer: !flags.serverHeader, AccessLog: access, Coalesces: p.certs.Coalesces, Unmatched: p.unmatched,
 	})
 	limits := engine.Limits{MaxConnections: maxConnections(log)}
-	p.server = &engine.Server{Handler: p.proxy, Limits: limits, H2C: flags.h2c, OnPanic: func(reason any, stack []byte) {
+	p.server = &engine.Server{Handler: p.proxy, Limits: limits, H2C: flags.h2c, ProxyFrom: flags.proxyProtocolFrom, OnPanic: func(reason any, stack []byte) {
 		log.Error("panic while a connection was served; it was closed", zap.Any("reason", reason), zap.ByteString("stack", stack))
 	}}
 	if flags.http2 {
@@ -107,6 +107,7 @@ func (p *process) ingressConfig(flags *serveFlags) ingress.Config {
 		ElectionID:       flags.electionID,
 		Namespace:        ownNamespace(),
 		Identity:         ownName(),
+		TicketSecret:     flags.sessionTicketSecret,
 
 		Log: p.log.Named("ingress"),
 	}

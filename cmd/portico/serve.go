@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -38,6 +39,7 @@ func serve(ctx context.Context, flags *serveFlags, stdout, stderr io.Writer) err
 		return err
 	}
 	takeKlog(log)
+	limitMemory(os.DirFS("/"), os.Getenv, log)
 	access, closeAccess, err := newAccessLog(flags.accessLog, stdout, stderr)
 	if err != nil {
 		return err

@@ -135,6 +135,48 @@ func (a *publicAddresses) Set(s string) error {
 	return nil
 }
 
+// networks are ranges of IP addresses.
+type networks []netip.Prefix
+
+// String is what was given.
+func (n *networks) String() string {
+	words := make([]string, 0, len(*n))
+	for _, one := range *n {
+		words = append(words, one.String())
+	}
+	return strings.Join(words, ",")
+}
+
+// Type is what help shows.
+func (n *networks) Type() string { return "network,..." }
+
+// Set checks s, and adds it to those given before. An address alone is a network of one.
+func (n *networks) Set(s string) error {
+	for word := range strings.SplitSeq(s, ",") {
+		one, err := parseNetwork(strings.TrimSpace(word))
+		if err != nil {
+			return err
+		}
+		*n = append(*n, one)
+	}
+	return nil
+}
+
+func parseNetwork(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil || p.Addr().Is4In6():
+		return p, errors.New(`want networks like "10.0.0.0/8" or "2001:db8::/32", or addresses, separated by commas`)
+	case p.Masked() != p:
+		return p, fmt.Errorf("%s is an address in a network; the network is %s", p, p.Masked())
+	}
+	return p, nil
+}
+
 // seconds is a duration; a bare number counts seconds, as it does for ingress-nginx.
 type seconds time.Duration
 

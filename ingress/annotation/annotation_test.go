@@ -45,7 +45,7 @@ func TestRead(t *testing.T) {
 		{
 			name:     "unlike any",
 			in:       map[string]string{"portico.dev/frobnicate": "false"},
-			findings: []string{"portico.dev/frobnicate: unknown annotation, ignored; supported are portico.dev/ssl-redirect, portico.dev/force-ssl-redirect"},
+			findings: []string{"portico.dev/frobnicate: unknown annotation, ignored; supported are portico.dev/ssl-redirect, portico.dev/force-ssl-redirect, "},
 		},
 		{
 			name:     "not supported",
@@ -84,6 +84,67 @@ func TestRead(t *testing.T) {
 	}
 }
 
+func TestReadClientAuth(t *testing.T) {
+	nginx := func(pairs ...string) map[string]string {
+		m := map[string]string{}
+		for i := 0; i < len(pairs); i += 2 {
+			m[NginxPrefix+"auth-tls-"+pairs[i]] = pairs[i+1]
+		}
+		return m
+	}
+	const key = "nginx.ingress.kubernetes.io/auth-tls-"
+	for _, tt := range []struct {
+		name     string
+		in       map[string]string
+		want     ClientAuth
+		refuse   string // a part of it
+		findings []string
+	}{
+		{name: "secret", in: nginx("secret", "ns/ca"), want: ClientAuth{Secret: "ns/ca"}},
+		{
+			name: "all",
+			in: nginx("secret", "ns/ca", "verify-client", "optional", "verify-depth", "3", "pass-certificate-to-upstream", "true",
+				"error-page", "https://a.example/why", "match-cn", "CN=(a|b)"),
+			want: ClientAuth{Secret: "ns/ca", Verify: "optional", Depth: 2, PassCertificate: true, ErrorPage: "https://a.example/why", MatchCN: "CN=(a|b)"},
+		},
+		{name: "off", in: nginx("secret", "ns/ca", "verify-client", "off", "verify-depth", "2")},
+		{name: "off without a secret", in: nginx("verify-client", "off")},
+		{name: "our spelling", in: map[string]string{"portico.dev/auth-tls-secret": "ns/ca"}, want: ClientAuth{Secret: "ns/ca"}},
+		{
+			name: "no secret", in: nginx("verify-client", "on"), refuse: "auth-tls-verify-client needs auth-tls-secret",
+			findings: []string{key + "verify-client: needs auth-tls-secret, which is not there; the paths of this Ingress answer 503"},
+		},
+		{
+			name: "off, and a name", in: nginx("secret", "ns/ca", "verify-client", "off", "match-cn", "CN=a"), refuse: "match-cn",
+			findings: []string{key + "match-cn: needs auth-tls-secret, and auth-tls-verify-client not to be off; "},
+		},
+		{
+			name: "a secret without namespace", in: nginx("secret", "ca"), refuse: "auth-tls-secret has a value that cannot be used",
+			findings: []string{key + `secret: the value "ca" is not of the form namespace/name; the paths of this Ingress answer 503 until it is corrected`},
+		},
+		{
+			name: "a wrong mode is on", in: nginx("secret", "ns/ca", "verify-client", "maybe"), want: ClientAuth{Secret: "ns/ca"},
+			findings: []string{key + `verify-client: the value "maybe" is none of "on", "optional", "optional_no_ca" and "off"; the default "on" is used`},
+		},
+		{
+			name: "a wrong name", in: nginx("secret", "ns/ca", "match-cn", "CN=("), want: ClientAuth{Secret: "ns/ca"}, refuse: "match-cn",
+			findings: []string{key + `match-cn: the value "CN=(" is not a regular expression`},
+		},
+		{
+			name: "a page that is a path", in: nginx("secret", "ns/ca", "error-page", "/why"), want: ClientAuth{Secret: "ns/ca"},
+			findings: []string{key + `error-page: the value "/why" is not an absolute http or https URL; the default "" is used`},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o, findings := Read(tt.in)
+			if o.ClientAuth != tt.want || (o.Refuse != "") != (tt.refuse != "") || !strings.Contains(o.Refuse, tt.refuse) {
+				t.Errorf("got %+v, want %+v, refused with %q", o, tt.want, tt.refuse)
+			}
+			checkFindings(t, findings, tt.findings)
+		})
+	}
+}
+
 func checkFindings(t *testing.T, got []Finding, want []string) {
 	t.Helper()
 	if len(got) != len(want) {
@@ -100,11 +161,11 @@ func checkFindings(t *testing.T, got []Finding, want []string) {
 func TestProtectionThatIsMissingRefuses(t *testing.T) {
 	for _, name := range []string{
 		"auth-url", "auth-type", "auth-secret", "auth-realm", "auth-signin", "auth-snippet",
-		"auth-tls-secret", "auth-tls-verify-client", "auth-tls-match-cn", "satisfy",
+		"auth-tls-secret", "auth-tls-match-cn", "auth-tls-anything", "satisfy",
 		"whitelist-source-range", "allowlist-source-range", "denylist-source-range",
 		"enable-modsecurity", "enable-owasp-core-rules",
 	} {
-		value := "10.0.0.0/8"
+		value := "10.0.0.0/8/"
 		if strings.HasPrefix(name, "enable-") {
 			value = "true"
 		}

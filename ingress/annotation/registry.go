@@ -11,6 +11,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/portico-ingress/portico/router/engine"
 )
 
 // Prefixes of the annotations that Read looks at; it leaves all others to their owners.
@@ -24,7 +26,10 @@ type Phase string
 
 // The phases, in the order in which a request meets them.
 const (
-	PhaseRedirect Phase = "redirect"
+	PhaseConnection Phase = "connection"
+	PhaseAccess     Phase = "access"
+	PhaseRedirect   Phase = "redirect"
+	PhaseUpstream   Phase = "upstream"
 )
 
 // Annotation is one setting.
@@ -38,6 +43,8 @@ type Annotation struct {
 	Default string
 	// Phase is where it acts.
 	Phase Phase
+	// Protects is set where a wrong value must not be ignored: the paths answer 503 then.
+	Protects bool
 	// Validate says what is wrong with a value, as the end of the sentence "the value ...".
 	Validate func(value string) error
 	// Apply puts a valid value into effect.
@@ -51,6 +58,12 @@ type Options struct {
 	// ForceSSLRedirect redirects plain HTTP even where the host has no TLS. It wins over
 	// NoSSLRedirect.
 	ForceSSLRedirect bool
+	// SSLPassthrough leaves the TLS of the hosts to their endpoints.
+	SSLPassthrough bool
+	// ProxyProtocol, if not 0, begins connections to the backend with a PROXY header.
+	ProxyProtocol engine.ProxyVersion
+	// ClientAuth asks clients for certificates.
+	ClientAuth ClientAuth
 	// Refuse, if not empty, says why the routes of the Ingress answer 503: an annotation
 	// asks for protection that Portico does not have, and serving without it would open
 	// what was meant to be closed.
@@ -71,6 +84,14 @@ type Finding struct {
 var registry = []Annotation{
 	sslRedirect,
 	forceSSLRedirect,
+	sslPassthrough,
+	authTLSSecret,
+	authTLSVerifyClient,
+	authTLSVerifyDepth,
+	authTLSPassCertificate,
+	authTLSErrorPage,
+	authTLSMatchCN,
+	proxyProtocolToBackend,
 }
 
 var byKey = func() map[string]*Annotation {
@@ -104,6 +125,7 @@ func Read(annotations map[string]string) (Options, []Finding) {
 	for i := range registry {
 		findings = append(findings, registry[i].read(annotations, &o)...)
 	}
+	findings = append(findings, o.ClientAuth.settle(annotations, &o)...)
 	slices.SortStableFunc(findings, func(a, b Finding) int { return strings.Compare(a.Key, b.Key) })
 	return o, findings
 }
@@ -122,7 +144,11 @@ func (a *Annotation) read(annotations map[string]string, o *Options) []Finding {
 			}
 		default:
 			used = key
-			if err := a.Validate(value); err != nil {
+			if err := a.Validate(value); err != nil && a.Protects {
+				o.Refuse = fmt.Sprintf("annotation %s has a value that cannot be used", key)
+				findings = append(findings, Finding{key, fmt.Sprintf("the value %.80q %v; the paths of this Ingress answer 503 until it is corrected", value, err)})
+				continue
+			} else if err != nil {
 				findings = append(findings, Finding{key, fmt.Sprintf("the value %.80q %v; the default %q is used until it is corrected", value, err, a.Default)})
 				continue
 			}

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"crypto/x509"
 	"io"
 	"net/netip"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,6 +16,8 @@ type peer struct {
 	secure     bool // over TLS
 	serverName string
 	shard      uint32
+	shown      []*x509.Certificate // by the client, in its handshake
+	identity   atomic.Pointer[ClientIdentity]
 }
 
 // downstream is the client's side of one exchange: a connection of HTTP/1.1, or a stream

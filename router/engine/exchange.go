@@ -41,6 +41,9 @@ type Exchange struct {
 	// that what it points to can be used again.
 	State any
 
+	identity *ClientIdentity
+	proxyOut ProxyVersion
+
 	down downstream
 	peer *peer
 	in   input  // from the client
@@ -74,7 +77,8 @@ func (x *Exchange) begin(down downstream, p *peer, now time.Time) {
 	x.down, x.peer = down, p
 	x.Request.reset()
 	x.Response.reset()
-	x.Start, x.arrived = now, time.Time{}
+	x.Start, x.arrived, x.identity = now, time.Time{}, nil
+	x.proxyOut = 0
 	x.answered, x.continued, x.sent, x.closing, x.aborted = false, false, false, false, false
 	x.interims, x.reply, x.upAddr, x.upReusable = 0, nil, "", false
 	x.body.start(&x.in, noBody, 0)
@@ -141,6 +145,10 @@ func (x *Exchange) Redirect(status int, location []byte) {
 	x.Reply(status, "", nil)
 	x.Response.Fields.Add(Location, location)
 }
+
+// SendProxyHeader has Forward begin its connection to the upstream with a header of the PROXY
+// protocol: with the addresses of this client. Such a connection serves this request alone.
+func (x *Exchange) SendProxyHeader(v ProxyVersion) { x.proxyOut = v }
 
 // Answered reports whether there is an answer to Send.
 func (x *Exchange) Answered() bool { return x.answered }

@@ -22,13 +22,17 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	case !x.Request.sound():
 		return &UpstreamError{Cause: CauseProtocol, Unsent: true, Err: errTarget}
 	}
-	u, reused := p.get(), true
+	var u *clientConn
+	if x.proxyOut == 0 {
+		u = p.get()
+	}
+	reused := u != nil
 	if u == nil {
-		fresh, err := p.dial()
+		fresh, err := p.dial(x.peer.proxyHeader(x.proxyOut))
 		if err != nil {
 			return &UpstreamError{Cause: CauseConnect, Unsent: true, Err: asTimeout(err)}
 		}
-		u, reused = fresh, false
+		u = fresh
 	}
 	u.requests++
 	x.up = u

@@ -17,7 +17,7 @@ func (c *serverConn) isPreface(x *Exchange) bool {
 		if len(x.in.unread()) >= len(h2Preface) {
 			return true
 		}
-		if c.readMore(x, deadline) != nil {
+		if c.readMore(&x.in, deadline) != nil {
 			return false // the next read fails too
 		}
 	}

@@ -184,16 +184,31 @@ func (p *Pool) closeIdle(then time.Time) {
 	}
 }
 
-// dial makes a new connection.
-func (p *Pool) dial() (*clientConn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.ConnectTimeout)
-	defer cancel()
-	conn, err := p.cfg.DialContext(ctx, "tcp", p.address)
+// dial makes a new connection. It begins with the header, if there is one.
+func (p *Pool) dial(header []byte) (*clientConn, error) {
+	conn, err := p.connect()
 	if err != nil {
 		return nil, err
 	}
+	if len(header) > 0 {
+		if _, err := conn.Write(header); err != nil { // a new socket has room for it
+			_ = conn.Close() // it is of no use
+			return nil, err
+		}
+	}
+	return p.adopt(conn), nil
+}
+
+// connect makes the connection beneath, whatever is spoken on it.
+func (p *Pool) connect() (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.ConnectTimeout)
+	defer cancel()
+	return p.cfg.DialContext(ctx, "tcp", p.address)
+}
+
+func (p *Pool) adopt(conn net.Conn) *clientConn {
 	u := &clientConn{pool: p}
 	u.init(conn)
 	p.open.Add(1)
-	return u, nil
+	return u
 }

@@ -169,7 +169,7 @@ func (x *Exchange) endRelay(u *clientConn) error {
 // letGo gives the upstream's connection back, or ends it. Until then the head of its
 // answer lies in its buffer.
 func (x *Exchange) letGo(now time.Time) {
-	if x.up != nil && x.upReusable {
+	if x.up != nil && x.upReusable && x.proxyOut == 0 {
 		x.up.rest(now)
 		x.up = nil
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,9 @@ type Server struct {
 	// section 3.3). Over TLS it is spoken where the tls.Config offers "h2" and the client
 	// chooses it.
 	H2C bool
+	// ProxyFrom are the networks of load balancers that begin each connection with a header of
+	// the PROXY protocol. From there it has to come; from elsewhere it is no request.
+	ProxyFrom []netip.Prefix
 	// OnPanic, if set, is told of a panic while a connection was served, with the stack. The
 	// connection ends and the others go on. If it is nil a panic ends the process.
 	OnPanic func(reason any, stack []byte)
@@ -33,6 +37,9 @@ type Server struct {
 	refused         atomic.Uint64
 	handshakeErrors atomic.Uint64
 	tunnels         atomic.Int64
+	proxyErrors     atomic.Uint64
+	streamed        atomic.Uint64
+	streams         StreamHandler // Handler, if it is one
 
 	mu        sync.Mutex
 	conns     map[*serverConn]net.Conn
@@ -46,7 +53,10 @@ type Server struct {
 // HTTP/1.1, and streams of HTTP/2.
 type ServerStats struct {
 	Accepted, Refused, HandshakeErrors, Requests uint64
-	Open, Idle, Tunnels                          int
+	// ProxyErrors counts connections without a header of the PROXY protocol where one has to
+	// come, and Streams those whose TLS was passed through.
+	ProxyErrors, Streams uint64
+	Open, Idle, Tunnels  int
 }
 
 // ErrServerClosed is what Serve returns after Shutdown.
@@ -55,6 +65,7 @@ var ErrServerClosed = errors.New("engine: server closed")
 func (s *Server) prepare() {
 	s.once.Do(func() {
 		s.limits = s.Limits.withDefaults()
+		s.streams, _ = s.Handler.(StreamHandler)
 		s.conns = map[*serverConn]net.Conn{}
 		s.listeners = map[net.Listener]struct{}{}
 		s.stopped = make(chan struct{})
@@ -145,7 +156,8 @@ func (s *Server) Stats() ServerStats {
 	st := ServerStats{
 		Accepted: s.accepted.Load(), Refused: s.refused.Load(),
 		HandshakeErrors: s.handshakeErrors.Load(), Requests: s.requests.Load(),
-		Tunnels: int(s.tunnels.Load()),
+		Tunnels:     int(s.tunnels.Load()),
+		ProxyErrors: s.proxyErrors.Load(), Streams: s.streamed.Load(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

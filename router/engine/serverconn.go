@@ -2,10 +2,7 @@ package engine
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
@@ -58,15 +55,11 @@ func (c *serverConn) serve(conn net.Conn, config *tls.Config) {
 	if c.srv.OnPanic != nil {
 		defer c.contain()
 	}
-	if config != nil {
-		t := tls.Server(conn, config)
-		if !c.handshake(t) {
-			_ = conn.Close() // nothing can be done about it
-			return
-		}
-		conn = t
+	if !c.open(conn, config) {
+		c.first.release()
+		_ = conn.Close() // nothing can be done about it
+		return
 	}
-	c.init(conn)
 	if c.alpn == "h2" {
 		c.serveH2(input{})
 		return
@@ -115,32 +108,6 @@ func (c *serverConn) contain() {
 	}
 }
 
-func (c *serverConn) handshake(t *tls.Conn) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), c.srv.limits.HandshakeTimeout)
-	defer cancel()
-	if err := t.HandshakeContext(ctx); err != nil {
-		c.srv.handshakeErrors.Add(1)
-		tellPlainHTTP(err)
-		return false
-	}
-	state := t.ConnectionState()
-	c.secure, c.serverName, c.alpn = true, state.ServerName, state.NegotiatedProtocol
-	return true
-}
-
-// tellPlainHTTP tells a client that spoke HTTP where TLS is spoken.
-func tellPlainHTTP(err error) {
-	record, ok := errors.AsType[tls.RecordHeaderError](err)
-	if !ok || record.Conn == nil || !isToken(record.RecordHeader[:3]) {
-		return
-	}
-	_ = record.Conn.SetWriteDeadline(time.Now().Add(time.Second)) // a courtesy, that must not cost much
-	_, _ = fmt.Fprintf(record.Conn, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
-		len(speakTLS), speakTLS)
-}
-
-const speakTLS = "This port speaks HTTPS. Say https:// in the address.\n"
-
 // await waits for the first byte of a request, and holds nothing meanwhile. It returns
 // nil when the connection is to end.
 func (c *serverConn) await() *Exchange {
@@ -151,7 +118,17 @@ func (c *serverConn) await() *Exchange {
 	if c.srv.draining.Load() && c.served > 0 {
 		idle = drainIdle
 	}
-	c.armRead(time.Now(), idle) // before wake may move the deadline
+	if len(c.first.unread()) == 0 && c.awaitFirst(idle) != nil {
+		return nil
+	}
+	x := exchanges.Get().(*Exchange)
+	x.in, c.first = c.first, input{}
+	return x
+}
+
+// awaitFirst waits for the first bytes of whatever comes next, as one who may be woken.
+func (c *serverConn) awaitFirst(limit time.Duration) error {
+	c.armRead(time.Now(), limit) // before wake may move the deadline
 	c.state.Store(connIdle)
 	err := c.wire.await(&c.first)
 	if !c.state.CompareAndSwap(connIdle, connBusy) {
@@ -162,11 +139,8 @@ func (c *serverConn) await() *Exchange {
 	}
 	if err != nil {
 		c.first.release()
-		return nil
 	}
-	x := exchanges.Get().(*Exchange)
-	x.in, c.first = c.first, input{}
-	return x
+	return err
 }
 
 // drainIdle is how long a connection that is open while the server drains may wait for
@@ -308,7 +282,7 @@ func (c *serverConn) readRequest(x *Exchange) (refusal *Refusal, alive bool) {
 		if !x.in.compact(limits.MaxHead) {
 			return tooLarge(unread), true
 		}
-		if err := c.readMore(x, deadline); isTimeout(err) {
+		if err := c.readMore(&x.in, deadline); isTimeout(err) {
 			return &Refusal{Status: 408, Reason: "head not complete in time"}, true
 		} else if err != nil {
 			return nil, false //nolint:nilerr // it has left: there is nobody to tell
@@ -320,14 +294,15 @@ func (c *serverConn) readRequest(x *Exchange) (refusal *Refusal, alive bool) {
 // section 2.2): some old clients send one after a body.
 const maxBlankLines = 1
 
-func (c *serverConn) readMore(x *Exchange, deadline time.Time) error {
+// readMore reads what fits behind the unread bytes of in.
+func (c *serverConn) readMore(in *input, deadline time.Time) error {
 	left := time.Until(deadline)
 	if left <= 0 {
 		return errHeadTimeout
 	}
 	c.armRead(time.Now(), left)
-	n, err := c.conn.Read(x.in.buf[x.in.w:])
-	x.in.w += n
+	n, err := c.conn.Read(in.buf[in.w:])
+	in.w += n
 	if n > 0 {
 		return nil
 	}

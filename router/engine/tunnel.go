@@ -37,29 +37,15 @@ type tunnelEnd interface {
 	breakOff()
 }
 
-// relayTunnel passes bytes between client and upstream until both have ended or nothing has
-// moved for long. The engine does not look into them.
+// relayTunnel passes bytes between client and upstream, first those that are here.
 func (x *Exchange) relayTunnel(client tunnelEnd) error {
-	srv, up := x.peer.srv, x.up
-	srv.tunnels.Add(1)
-	defer srv.tunnels.Add(-1)
-	t := tunnel{limit: srv.limits.TunnelTimeout}
-	t.touch()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if srv.OnPanic != nil {
-			defer t.contain(srv, &up.wire, client)
-		}
-		t.copy(&up.wire, client, x.in.unread(), &t.received)
-	}()
-	t.copy(client, &up.wire, up.in.unread(), &t.sent)
-	<-ended
+	var t tunnel
+	err := t.run(x.peer.srv, client, &x.up.wire, x.in.unread(), x.up.in.unread())
 	x.out.bytes += t.sent
 	x.body.bytes += t.received
 	x.in.r = x.in.w
 	x.dropUpstream()
-	return t.err
+	return err
 }
 
 // tunnel is the state that its two directions share.
@@ -69,6 +55,27 @@ type tunnel struct {
 	sent, received int64        // bytes, each written by one direction alone
 	failed         sync.Once
 	err            error // of the direction that failed first
+}
+
+// run moves bytes both ways until both ends have ended or nothing has moved for long, and
+// returns why it failed, if it did. The engine does not look into the bytes. What has come
+// from the client and the upstream already is passed on first.
+func (t *tunnel) run(srv *Server, client tunnelEnd, upstream *wire, fromClient, fromUpstream []byte) error {
+	srv.tunnels.Add(1)
+	defer srv.tunnels.Add(-1)
+	t.limit = srv.limits.TunnelTimeout
+	t.touch()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if srv.OnPanic != nil {
+			defer t.contain(srv, upstream, client)
+		}
+		t.copy(upstream, client, fromClient, &t.received)
+	}()
+	t.copy(client, upstream, fromUpstream, &t.sent)
+	<-ended
+	return t.err
 }
 
 func (t *tunnel) touch() { t.moved.Store(time.Now().UnixNano()) }
@@ -111,10 +118,44 @@ func (t *tunnel) relay(dst, src tunnelEnd, first []byte, count *int64) error {
 			}
 			*count += int64(len(piece))
 		}
+		if len(in.buf) > 0 && len(piece) == len(in.buf) { // more will be there
+			in.release()
+			if err := t.splice(dst, src, count); err != nil {
+				return err
+			}
+		}
 		if err := t.receive(src, &in); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
+		}
+	}
+}
+
+// spliceGlance is how long the kernel is let wait for more to move. It holds a pipe meanwhile.
+const spliceGlance = 20 * time.Millisecond
+
+// splice lets the kernel move what comes, as long as much comes, if it can.
+func (t *tunnel) splice(to, from tunnelEnd, count *int64) error {
+	dst, _ := to.(*wire)
+	src, _ := from.(*wire)
+	if dst == nil || src == nil || !dst.splices() || !src.splices() {
+		return nil
+	}
+	for {
+		now := time.Now()
+		t.touch()
+		src.armRead(now, spliceGlance)
+		dst.armWrite(now, t.limit)
+		n, err := dst.tcp.ReadFrom(&io.LimitedReader{R: src.tcp, N: maxSplice})
+		*count += n
+		switch {
+		case isTimeout(err) && time.Since(now) < t.limit:
+			return nil // it was the source that paused, and all it had sent has been moved
+		case err != nil:
+			return err
+		case n < maxSplice:
+			return nil // it has ended, as the next look tells
 		}
 	}
 }

@@ -39,6 +39,9 @@ func (w *wire) init(conn net.Conn) {
 		w.tls = t
 		under = t.NetConn()
 	}
+	if r, ok := under.(*replayConn); ok {
+		under = r.Conn
+	}
 	if tcp, ok := under.(*net.TCPConn); ok {
 		if raw, err := tcp.SyscallConn(); err == nil {
 			w.tcp, w.raw = tcp, raw
