@@ -153,6 +153,7 @@ func (c *serverConn) await() *Exchange {
 	}
 	c.armRead(time.Now(), idle) // before wake may move the deadline
 	c.state.Store(connIdle)
+	letOthers()
 	err := c.wire.await(&c.first)
 	if !c.state.CompareAndSwap(connIdle, connBusy) {
 		c.settleWake()
