@@ -13,7 +13,7 @@ import (
 
 // The test is its own backend, as the program is.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == "backend" {
+	if len(os.Args) == 5 && os.Args[1] == "backend" {
 		if err := serveBackend(os.Args[2:]); err != nil {
 			panic(err)
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -29,9 +28,6 @@ func (b *bench) idleCost(ctx context.Context, proxyName, kind string) idleCost {
 		return idleCost{err: err}
 	}
 	n := b.cfg.idle
-	if proxyName == "haproxy" {
-		n = min(n, haproxyConnections())
-	}
 	before := p.resident()
 	conns, err := openIdle(ctx, p, kind, n)
 	defer func() {
@@ -48,15 +44,6 @@ func (b *bench) idleCost(ctx context.Context, proxyName, kind string) idleCost {
 		return idleCost{err: ctx.Err()}
 	}
 	return idleCost{kb: float64(p.resident()-before) / 1024 / float64(n)}
-}
-
-// haproxyConnections is how many HAProxy takes: it counts two files for each.
-func haproxyConnections() int {
-	var limit syscall.Rlimit
-	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
-		return 0
-	}
-	return int(limit.Max)/2 - 200
 }
 
 // warm has the proxy touch the memory that it needs in any case.

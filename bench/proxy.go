@@ -21,6 +21,7 @@ type site struct {
 	routes        int
 	binary        string // of Portico
 	self          string // this program
+	syslog        string // a socket
 }
 
 // proxy is one that runs.
@@ -32,10 +33,11 @@ type proxy struct {
 
 // peers make the command of each proxy, and write the files it needs.
 var peers = map[string]func(*site) ([]string, error){
-	"portico":  setUpPortico,
-	"nginx":    setUpNginx,
-	"haproxy":  setUpHAProxy,
-	"net/http": setUpReverseProxy,
+	"portico":     setUpPortico,
+	"nginx":       setUpNginx,
+	"haproxy":     setUpHAProxy,
+	"haproxy+log": setUpHAProxyWithLog,
+	"net/http":    setUpReverseProxy,
 }
 
 func (b *bench) startProxy(ctx context.Context, name string) (*proxy, error) {
@@ -181,11 +183,21 @@ http {
 }
 `
 
-func setUpHAProxy(s *site) ([]string, error) {
+func setUpHAProxy(s *site) ([]string, error) { return s.haproxy(haproxyConf) }
+
+// setUpHAProxyWithLog has it log as it mostly does, to a socket of datagrams. Somebody has to
+// read them: the backend does.
+func setUpHAProxyWithLog(s *site) ([]string, error) {
+	return s.haproxy(strings.NewReplacer(
+		"global\n", "global\n\tlog "+s.syslog+" local0\n", "defaults\n", "defaults\n\tlog global\n\toption httplog\n",
+	).Replace(haproxyConf))
+}
+
+func (s *site) haproxy(conf string) ([]string, error) {
 	file := filepath.Join(s.dir, "haproxy.cfg")
 	text := strings.NewReplacer(
 		"HTTPS", s.https, "HTTP", s.http, "BACKEND", s.backend, "GRPC", s.grpc, "PEM", s.cert.bothFile,
-	).Replace(haproxyConf)
+	).Replace(conf)
 	return []string{"haproxy", "-db", "-f", file}, os.WriteFile(file, []byte(text), 0o600)
 }
 

@@ -38,6 +38,7 @@ func serve(ctx context.Context, flags *serveFlags, stdout, stderr io.Writer) err
 		return err
 	}
 	takeKlog(log)
+	boundMemory(log)
 	access, closeAccess, err := newAccessLog(flags.accessLog, stdout, stderr)
 	if err != nil {
 		return err
