@@ -212,6 +212,9 @@ func (b *bench) measureIdle(ctx context.Context, r *report) {
 		}
 		r.idle[kind] = map[string]idleCost{}
 		for _, name := range b.names() {
+			if name == "haproxy+log" {
+				continue // it holds nothing more than the one without
+			}
 			cost := b.idleCost(ctx, name, kind)
 			r.idle[kind][name] = cost
 			fmt.Fprintf(b.log, "%-12s  %-11s  %.1f KB  %v\n", kind, name, cost.kb, cost.err)

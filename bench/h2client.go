@@ -137,7 +137,7 @@ func probeGRPC(ctx context.Context, p *proxy) error {
 	protocols.SetHTTP2(true)
 	config := clientTLS("h2")
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: config, Protocols: protocols, DisableKeepAlives: true}}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+hostName+port2(p.https)+grpcPath, bytes.NewReader(grpcMessage))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+hostName+portOf(p.https)+grpcPath, bytes.NewReader(grpcMessage))
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func parseConfig(args []string, stderr io.Writer) (config, error) {
 	f.IntVar(&c.idle, "idle", 10000, "how many idle connections to hold")
 	f.DurationVar(&c.settle, "settle", 6*time.Second, "how long they are idle before memory is looked at")
 	f.StringVar(&only, "only", "", "comma-separated `workloads` (default all): "+strings.Join(workloadNames(), ", "))
-	f.StringVar(&peers, "peers", "nginx,haproxy,net/http", "comma-separated `proxies` to compare with, of nginx, haproxy, haproxy+log, net/http; empty: none")
+	f.StringVar(&peers, "peers", "nginx,haproxy,haproxy+log,net/http", "comma-separated `proxies` to compare with, of nginx, haproxy, haproxy+log, net/http; empty: none")
 	f.IntVar(&c.proxyCPU, "proxy-cpu", 0, "the core of the proxies")
 	f.IntVar(&c.loadCPU, "load-cpu", min(1, runtime.NumCPU()-1), "the core of load and backend")
 	f.StringVar(&c.out, "out", "", "write the tables into this `file`, between its two marks if it has them")

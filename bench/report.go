@@ -105,14 +105,14 @@ func (r *report) markdown() string {
 
 // summary has what people look for first: Portico's CPU as a ratio to that of others.
 func (r *report) summary(b *strings.Builder) {
-	b.WriteString("| CPU per request, Portico / other | " + strings.Join(r.others2(), " | ") + " |\n|---|" + strings.Repeat("---|", len(r.others2())) + "\n")
+	b.WriteString("| CPU per request, Portico / other | " + strings.Join(r.comparedWith(), " | ") + " |\n|---|" + strings.Repeat("---|", len(r.comparedWith())) + "\n")
 	for _, w := range workloads {
 		turns := r.turns[w.name]
 		if turns == nil {
 			continue
 		}
 		fmt.Fprintf(b, "| %s |", w.title)
-		for _, other := range r.others2() {
+		for _, other := range r.comparedWith() {
 			goal := map[string]float64{"nginx": w.goals.nginx, "haproxy": w.goals.haproxy}[other]
 			fmt.Fprintf(b, " %s |", ratioCell(ratios(turns["portico"], turns[other]), goal))
 		}
@@ -121,7 +121,7 @@ func (r *report) summary(b *strings.Builder) {
 	b.WriteString("\n")
 }
 
-func (r *report) others2() []string {
+func (r *report) comparedWith() []string {
 	return slices.DeleteFunc(slices.Clone(r.proxies), func(name string) bool { return name == "portico" })
 }
 
@@ -174,6 +174,9 @@ func (r *report) idleTable(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, "### %d idle connections, resident KB each\n\n| | plain | TLS 1.3 | HTTP/2 over TLS 1.3 |\n|---|---|---|---|\n", r.cfg.idle)
 	for _, name := range r.proxies {
+		if name == "haproxy+log" {
+			continue // as without
+		}
 		fmt.Fprintf(b, "| %s |", name)
 		for _, kind := range []string{idlePlain, idleTLS, idleH2} {
 			cost, ok := r.idle[kind][name]

@@ -33,19 +33,19 @@ var workloads = []workload{
 	{
 		name: "h1", title: "HTTP/1.1, 200-byte answers, 64 connections", unit: "request", goals: goals{1.00, 0.80},
 		run: func(ctx context.Context, b *bench, p *proxy) (outcome, error) {
-			return b.wrk(ctx, 64, "http://"+hostName+port2(p.http)+"/")
+			return b.wrk(ctx, 64, "http://"+hostName+portOf(p.http)+"/")
 		},
 	},
 	{
 		name: "tls", title: "HTTP/1.1 over TLS 1.3, 200-byte answers, 64 connections", unit: "request", goals: goals{0.95, 0.80},
 		run: func(ctx context.Context, b *bench, p *proxy) (outcome, error) {
-			return b.wrk(ctx, 64, "https://"+hostName+port2(p.https)+"/")
+			return b.wrk(ctx, 64, "https://"+hostName+portOf(p.https)+"/")
 		},
 	},
 	{
 		name: "h2", title: "HTTP/2 over TLS 1.3, 16 connections x 16 streams", unit: "request", goals: goals{1.00, 1.00},
 		run: func(ctx context.Context, b *bench, p *proxy) (outcome, error) {
-			return b.h2load(ctx, "https://"+hostName+port2(p.https)+"/")
+			return b.h2load(ctx, "https://"+hostName+portOf(p.https)+"/")
 		},
 	},
 	{
@@ -57,20 +57,20 @@ var workloads = []workload{
 	{
 		name: "download", title: "1 MiB downloads, 16 connections", unit: "download", goals: goals{0.60, 0.80},
 		run: func(ctx context.Context, b *bench, p *proxy) (outcome, error) {
-			return b.wrk(ctx, 16, "http://"+hostName+port2(p.http)+largePath)
+			return b.wrk(ctx, 16, "http://"+hostName+portOf(p.http)+largePath)
 		},
 	},
 	{
 		name: "download-tls", title: "1 MiB downloads over TLS 1.3, 16 connections", unit: "download", goals: goals{0.80, 0.85},
 		run: func(ctx context.Context, b *bench, p *proxy) (outcome, error) {
-			return b.wrk(ctx, 16, "https://"+hostName+port2(p.https)+largePath)
+			return b.wrk(ctx, 16, "https://"+hostName+portOf(p.https)+largePath)
 		},
 	},
 	{
 		name: "grpc", title: "gRPC unary, HTTP/2 over TLS in, h2c out, 16 connections x 16 streams", unit: "call", goals: goals{1.00, 0},
 		probe: probeGRPC,
 		run: func(ctx context.Context, b *bench, p *proxy) (outcome, error) {
-			return b.h2load(ctx, "https://"+hostName+port2(p.https)+grpcPath, "-d", b.grpcFile, "-H", "content-type: application/grpc", "-H", "te: trailers")
+			return b.h2load(ctx, "https://"+hostName+portOf(p.https)+grpcPath, "-d", b.grpcFile, "-H", "content-type: application/grpc", "-H", "te: trailers")
 		},
 	},
 	{
@@ -108,4 +108,4 @@ func workloadNames() []string {
 	return append(names, idlePlain, idleTLS, idleH2)
 }
 
-func port2(addr string) string { return fmt.Sprintf(":%d", port(addr)) }
+func portOf(addr string) string { return fmt.Sprintf(":%d", port(addr)) }
