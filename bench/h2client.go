@@ -153,6 +153,9 @@ func probeGRPC(ctx context.Context, p *proxy) error {
 		return fmt.Errorf("%w: %w", errNotSupported, err)
 	}
 	if status := answer.Trailer.Get("Grpc-Status"); status != "0" || !bytes.Equal(body.Bytes(), grpcMessage) {
+		if status == "" {
+			status = answer.Header.Get("Grpc-Status") + " " + answer.Header.Get("Grpc-Message") // an answer without a message
+		}
 		return fmt.Errorf("%w: %s, grpc-status %q, %d bytes", errNotSupported, answer.Status, strings.TrimSpace(status), body.Len())
 	}
 	return nil
