@@ -27,7 +27,7 @@ GO = CGO_ENABLED=0 go
 FLAGS = -trimpath -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test packages unit race budgets lint fmt fuzz bench e2e image cluster-up cluster-down clean
+.PHONY: help build run test packages unit race budgets lint fmt fuzz bench microbench e2e image cluster-up cluster-down clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,8 +62,11 @@ fmt: $(LINT) ## format all Go code
 fuzz: ## each fuzz target for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
 
-bench: ## benchmarks into bin/bench/new.txt, compared with the last ones
-	@.ci/bench $(BENCHCOUNT)
+bench: build ## compare with nginx, HAProxy and net/http (root; BENCH="-rounds 1 -only h1", see bin/bench -help)
+	@.ci/bench $(BENCH)
+
+microbench: ## benchmarks of the packages into bin/microbench/new.txt, compared with the last ones
+	@.ci/microbench $(BENCHCOUNT)
 
 image: build ## the container image as an OCI archive, bin/portico.tar, without Docker
 	cd e2e && $(GO) run ./cmd/image --binary ../bin/portico --name $(IMAGE) --user 65532:65532 --entrypoint /portico --out ../bin/portico.tar

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"time"
 
-	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/portico-ingress/portico/router"
@@ -18,7 +18,8 @@ const accessLogFlush = time.Second
 
 // accessLog writes one JSON object a line for each request.
 type accessLog struct {
-	core zapcore.Core
+	to    io.Writer
+	lines sync.Pool // of *accessLine
 }
 
 // newAccessLog returns nil for "off". done writes what is left, and closes the file.
@@ -32,12 +33,7 @@ func newAccessLog(where string, stdout, stderr io.Writer) (log router.AccessLog,
 	}
 	// The writer alone, without its Sync: a pipe has none, and a log need not be on the disk.
 	buffered := &zapcore.BufferedWriteSyncer{WS: zapcore.AddSync(struct{ io.Writer }{w}), FlushInterval: accessLogFlush}
-	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{
-		TimeKey:        "time",
-		EncodeTime:     zapcore.RFC3339NanoTimeEncoder,
-		EncodeDuration: zapcore.SecondsDurationEncoder,
-	})
-	log = &accessLog{zapcore.NewCore(encoder, buffered, zapcore.InfoLevel)}
+	log = &accessLog{to: buffered, lines: sync.Pool{New: func() any { return newAccessLine() }}}
 	return log, func() error { return errors.Join(buffered.Stop(), closeFile()) }, nil
 }
 
@@ -56,36 +52,44 @@ func openAccessLog(where string, stdout, stderr io.Writer) (w io.Writer, closeFi
 	return f, f.Close, nil
 }
 
+// maxAccessLine is what is kept of a line's memory.
+const maxAccessLine = 4 << 10
+
 // Log writes one request.
 func (l *accessLog) Log(r *router.Record) {
+	line := l.lines.Get().(*accessLine)
+	*line = append((*accessRecord)(r).append(append((*line)[:0], '{')), '}', '\n')
 	// A full disk must not stop requests, and there is no other place to complain about it.
-	_ = l.core.Write(zapcore.Entry{Time: r.Time}, []zap.Field{zap.Inline((*accessRecord)(r))})
+	_, _ = l.to.Write(*line)
+	if cap(*line) <= maxAccessLine {
+		l.lines.Put(line)
+	}
 }
 
 // accessRecord is a Record that writes itself. Scripts read it: members are added and never
 // renamed, and what is not known is left out.
 type accessRecord router.Record
 
-// MarshalLogObject writes the members in the order in which a person asks for them.
-func (r *accessRecord) MarshalLogObject(enc zapcore.ObjectEncoder) error {
-	addBytes(enc, "request_id", r.ID)
-	enc.AddString("client", r.Client.Addr().String())
-	enc.AddUint16("client_port", r.Client.Port())
-	addBytes(enc, "method", r.Method)
-	enc.AddString("scheme", r.scheme())
-	addBytes(enc, "host", r.Host)
-	addBytes(enc, "path", r.Path)
-	addBytes(enc, "query", r.Query)
-	addString(enc, "protocol", r.Proto)
-	enc.AddInt("status", r.Status)
-	enc.AddDuration("duration", r.Duration)
-	enc.AddInt64("bytes_received", r.BytesReceived)
-	enc.AddInt64("bytes_sent", r.BytesSent)
-	addBytes(enc, "user_agent", r.UserAgent)
-	r.addRoute(enc)
-	r.addUpstream(enc)
-	addString(enc, "note", r.Note)
-	return nil
+// append adds the members in the order in which a person asks for them.
+func (r *accessRecord) append(l accessLine) accessLine {
+	l = l.time("time", r.Time)
+	l = appendText(l, "request_id", r.ID)
+	l = append(r.Client.Addr().AppendTo(append(l.name("client"), '"')), '"')
+	l = l.int("client_port", int64(r.Client.Port()))
+	l = appendText(l, "method", r.Method)
+	l = appendText(l, "scheme", r.scheme())
+	l = appendText(l, "host", r.Host)
+	l = appendText(l, "path", r.Path)
+	l = appendText(l, "query", r.Query)
+	l = appendText(l, "protocol", r.Proto)
+	l = l.int("status", int64(r.Status))
+	l = l.duration("duration", r.Duration)
+	l = l.int("bytes_received", r.BytesReceived)
+	l = l.int("bytes_sent", r.BytesSent)
+	l = appendText(l, "user_agent", r.UserAgent)
+	l = r.appendRoute(l)
+	l = r.appendUpstream(l)
+	return appendText(l, "note", r.Note)
 }
 
 func (r *accessRecord) scheme() string {
@@ -95,34 +99,26 @@ func (r *accessRecord) scheme() string {
 	return "http"
 }
 
-func (r *accessRecord) addRoute(enc zapcore.ObjectEncoder) {
+func (r *accessRecord) appendRoute(l accessLine) accessLine {
 	if r.Route == nil {
-		return
+		return l
 	}
-	addString(enc, "ingress", r.Route.Origin)
-	addString(enc, "route", r.Route.Host+r.Route.Path)
-	addString(enc, "service", r.Route.Service)
+	l = appendText(l, "ingress", r.Route.Origin)
+	if r.Route.Host != "" || r.Route.Path != "" {
+		l = append(l.name("route"), '"')
+		l = append(appendEscaped(appendEscaped(l, r.Route.Host), r.Route.Path), '"')
+	}
+	return appendText(l, "service", r.Route.Service)
 }
 
-func (r *accessRecord) addUpstream(enc zapcore.ObjectEncoder) {
+func (r *accessRecord) appendUpstream(l accessLine) accessLine {
 	if r.Tries == 0 {
-		return
+		return l
 	}
-	addString(enc, "endpoint", r.Upstream)
-	enc.AddInt("tries", r.Tries)
+	l = appendText(l, "endpoint", r.Upstream)
+	l = l.int("tries", int64(r.Tries))
 	if r.UpstreamTime > 0 {
-		enc.AddDuration("upstream_time", r.UpstreamTime)
+		l = l.duration("upstream_time", r.UpstreamTime)
 	}
-}
-
-func addString(enc zapcore.ObjectEncoder, name, s string) {
-	if s != "" {
-		enc.AddString(name, s)
-	}
-}
-
-func addBytes(enc zapcore.ObjectEncoder, name string, b []byte) {
-	if len(b) > 0 {
-		enc.AddByteString(name, b)
-	}
+	return l
 }

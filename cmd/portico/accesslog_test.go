@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +71,51 @@ func TestAccessLogOfUnreadableRequest(t *testing.T) {
 	r := &router.Record{Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Client: netip.MustParseAddrPort("192.0.2.1:1"), Status: 400, Note: "bare LF"}
 	if diff := cmp.Diff(want, logged(t, r)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What a client writes can be anything, and still comes out as it was, in one line of JSON.
+func TestAccessLogEscapes(t *testing.T) {
+	all := make([]byte, 0, 256)
+	for c := range 256 {
+		all = append(all, byte(c))
+	}
+	for _, path := range []string{"/", `/"`, `\`, "/\x7f", "/ü€😀", "\xf0\x9f\x98", "/\u2028\ufffd", "\r\n\t\x00\x1f", string(all)} {
+		r := testRecord()
+		r.Path = []byte(path)
+		r.Route = &router.Route{Host: path, Path: path, Origin: path, Service: path}
+		got, _ := logged(t, r).(map[string]any)
+		want := string([]rune(path)) // each byte that is no UTF-8 is U+FFFD
+		if got["path"] != want || got["route"] != want+want || got["service"] != want {
+			t.Errorf("%q: path %q, route %q, service %q", path, got["path"], got["route"], got["service"])
+		}
+	}
+}
+
+func TestAccessLogDurations(t *testing.T) {
+	for d, want := range map[time.Duration]float64{
+		0: 0, 1: 1e-9, time.Microsecond: 1e-6, 1500 * time.Millisecond: 1.5, time.Second: 1, time.Hour + 10*time.Millisecond: 3600.01,
+	} {
+		r := testRecord()
+		r.Duration = d
+		if got, _ := logged(t, r).(map[string]any); got["duration"] != want {
+			t.Errorf("%v: %v, want %v", d, got["duration"], want)
+		}
+	}
+}
+
+func TestAccessLogAllocatesNothing(t *testing.T) {
+	log, done, err := newAccessLog("/dev/null", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := testRecord()
+	r.Route.Host = strings.Repeat("long.", 20) + "example"
+	if n := testing.AllocsPerRun(1000, func() { log.Log(r) }); n >= 1 {
+		t.Errorf("%v allocations a line, want none", n)
+	}
+	if err := done(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -22,6 +22,7 @@ var importOrder = map[string][]string{
 	"svcproxy/nft":      {},
 	"svcproxy/relay":    {},
 	"svcproxy/announce": {},
+	"bench":             {},
 
 	"router/filter": {"router/engine"},
 	"router":        {"router/engine"},

@@ -77,6 +77,7 @@ func (x *Exchange) exchangeHeads(u *clientConn, whole bool) *UpstreamError {
 	} else {
 		x.pump.begin(x)
 	}
+	letOthers()
 	return x.receiveHead(u)
 }
 

@@ -9,7 +9,9 @@ import (
 
 // PoolConfig says how a Pool connects. The zero value of a member means its default.
 type PoolConfig struct {
-	// MaxIdle is how many connections are kept for reuse. Default 128.
+	// MaxIdle is how many connections are kept for reuse. Default 320, as
+	// upstream-keepalive-connections of ingress-nginx: one connection of HTTP/2 alone can ask for
+	// h2MaxStreams at a time.
 	MaxIdle int
 	// IdleTimeout is how long one is kept. Default 60 s, as nginx's upstream keepalive_timeout.
 	IdleTimeout time.Duration
@@ -37,7 +39,7 @@ func (c PoolConfig) withDefaults() PoolConfig {
 			*v = d
 		}
 	}
-	setInt(&c.MaxIdle, 128)
+	setInt(&c.MaxIdle, 320)
 	setInt(&c.MaxHead, 64<<10)
 	setInt(&c.MaxFields, 500)
 	setTime(&c.IdleTimeout, 60*time.Second)

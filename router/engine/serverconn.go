@@ -130,6 +130,7 @@ func (c *serverConn) await() *Exchange {
 func (c *serverConn) awaitFirst(limit time.Duration) error {
 	c.armRead(time.Now(), limit) // before wake may move the deadline
 	c.state.Store(connIdle)
+	letOthers()
 	err := c.wire.await(&c.first)
 	if !c.state.CompareAndSwap(connIdle, connBusy) {
 		c.settleWake()

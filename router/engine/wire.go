@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -76,6 +77,11 @@ func (w *wire) armWrite(now time.Time, d time.Duration) {
 	w.writeBy = by.Add(slack(d))
 	_ = w.conn.SetWriteDeadline(w.writeBy) // as above
 }
+
+// letOthers is called before a read of what can hardly be there yet. The runtime tries to
+// read before it waits, and a try that finds nothing is a system call for nothing; after the
+// others that can run have had their turn there often is something.
+func letOthers() { runtime.Gosched() }
 
 // Read reads as the connection does.
 func (w *wire) Read(p []byte) (int, error) { return w.conn.Read(p) }
