@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/portico-ingress/portico/ingress/annotation"
 	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/router"
+	"github.com/portico-ingress/portico/router/engine"
 	"github.com/portico-ingress/portico/router/filter"
 )
 
@@ -167,6 +169,9 @@ func (m *hostMaker) problem(st *ingressState, field, format string, args ...any)
 func (c *compiler) route(st *ingressState, host, path string, pathType router.PathType, ref *backendRef) *router.Route {
 	r := &router.Route{Host: host, Path: path, PathType: pathType, Origin: st.key}
 	c.lead(r, st, ref)
+	if r.Backend != nil {
+		r.Timeouts = timeoutsOf(&st.spec.options)
+	}
 	r.Stats = c.stats.Get(statsKey(r))
 	if !strings.HasPrefix(path, acmePath) {
 		r.Filters = c.redirect(st, host)
@@ -236,4 +241,12 @@ func (c *compiler) redirect(st *ingressState, host string) []router.Filter {
 
 func statsKey(r *router.Route) router.StatsKey {
 	return router.StatsKey{Host: r.Host, Origin: r.Origin, Service: r.Service}
+}
+
+// timeoutsOf are the time-outs that the annotations of an Ingress ask for.
+func timeoutsOf(o *annotation.Options) engine.Timeouts {
+	return engine.Timeouts{
+		Connect: o.ConnectTimeout, Send: o.SendTimeout, Read: o.ReadTimeout,
+		FirstByte: o.FirstByteTimeout, Total: o.RequestTimeout,
+	}
 }

@@ -12,6 +12,7 @@ import (
 // no harm, until one answers.
 func (p *Proxy) forward(x *engine.Exchange, s *passage) {
 	setForwarded(x, s)
+	x.Timeouts = s.route.Timeouts
 	for {
 		e := s.route.Backend.Pick(&s.tried)
 		if e == nil {
@@ -58,7 +59,7 @@ func (s *passage) countFault(c engine.Cause) {
 	switch c {
 	case engine.CauseConnect:
 		f = FaultConnect
-	case engine.CauseTimeout:
+	case engine.CauseTimeout, engine.CauseDeadline:
 		f = FaultTimeout
 	case engine.CauseWrite, engine.CauseClosed:
 		f = FaultReset

@@ -1,5 +1,7 @@
 package router
 
+import "github.com/portico-ingress/portico/router/engine"
+
 // PathType says how a Route's path is compared with the request's.
 type PathType uint8
 
@@ -39,6 +41,8 @@ type Route struct {
 	Status int
 	// Reason says, for people, why there is no Backend. It is never sent to a client.
 	Reason string
+	// Timeouts are what its requests may wait for; the zero value is the defaults.
+	Timeouts engine.Timeouts
 	// Filters run in order before the request is sent, and in reverse order on the answer.
 	Filters []Filter
 	// Stats counts what the route does. It outlives the Table. Nil is allowed: nothing is counted.

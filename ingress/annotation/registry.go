@@ -11,6 +11,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Prefixes of the annotations that Read looks at; it leaves all others to their owners.
@@ -25,6 +26,7 @@ type Phase string
 // The phases, in the order in which a request meets them.
 const (
 	PhaseRedirect Phase = "redirect"
+	PhaseUpstream Phase = "upstream"
 )
 
 // Annotation is one setting.
@@ -51,6 +53,8 @@ type Options struct {
 	// ForceSSLRedirect redirects plain HTTP even where the host has no TLS. It wins over
 	// NoSSLRedirect.
 	ForceSSLRedirect bool
+	// The time-outs of a request; 0 is the default.
+	ConnectTimeout, SendTimeout, ReadTimeout, FirstByteTimeout, RequestTimeout time.Duration
 	// Refuse, if not empty, says why the routes of the Ingress answer 503: an annotation
 	// asks for protection that Portico does not have, and serving without it would open
 	// what was meant to be closed.
@@ -71,6 +75,11 @@ type Finding struct {
 var registry = []Annotation{
 	sslRedirect,
 	forceSSLRedirect,
+	proxyConnectTimeout,
+	proxySendTimeout,
+	proxyReadTimeout,
+	proxyFirstByteTimeout,
+	requestTimeout,
 }
 
 var byKey = func() map[string]*Annotation {

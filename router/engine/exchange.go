@@ -37,6 +37,8 @@ type Exchange struct {
 	Response Response
 	// Start is when the first byte of the request was there.
 	Start time.Time
+	// Timeouts may be set by the handler, before Forward.
+	Timeouts Timeouts
 	// State is the handler's own. The engine keeps it from one exchange to the next, so
 	// that what it points to can be used again.
 	State any
@@ -57,14 +59,18 @@ type Exchange struct {
 	reply     []byte
 
 	up         *clientConn // while there is one
+	waits      Timeouts    // for it, with its defaults
+	by         time.Time   // Timeouts.Total as a time
 	upBody     body        // of the upstream's answer
 	upAddr     string
 	upReusable bool // the answer was taken whole, and the connection stays open
 	pump       pump
+	pace       pace      // of the request's body
 	arrived    time.Time // of the upstream's head
 	limited    io.LimitedReader
 	spliceStep int64 // how much the kernel moves next
 	slow       bool  // one of the two ends is: the kernel moves no more
+	step       int   // how much is copied next
 }
 
 var exchanges = sync.Pool{New: func() any { return new(Exchange) }}
@@ -74,7 +80,8 @@ func (x *Exchange) begin(down downstream, p *peer, now time.Time) {
 	x.down, x.peer = down, p
 	x.Request.reset()
 	x.Response.reset()
-	x.Start, x.arrived = now, time.Time{}
+	x.Start, x.arrived, x.by = now, time.Time{}, time.Time{}
+	x.Timeouts = Timeouts{}
 	x.answered, x.continued, x.sent, x.closing, x.aborted = false, false, false, false, false
 	x.interims, x.reply, x.upAddr, x.upReusable = 0, nil, "", false
 	x.body.start(&x.in, noBody, 0)
@@ -146,7 +153,7 @@ func (x *Exchange) Redirect(status int, location []byte) {
 func (x *Exchange) Answered() bool { return x.answered }
 
 // ClientGone reports whether the client has closed its connection, as far as can be seen.
-func (x *Exchange) ClientGone() bool { return x.down.hungUp() }
+func (x *Exchange) ClientGone() bool { return x.down.hasLeft(x) }
 
 // Replayable reports whether the request could be sent a second time: all of its body,
 // if it has one, is still here.

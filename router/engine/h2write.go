@@ -3,7 +3,9 @@ package engine
 import (
 	"encoding/binary"
 	"errors"
+	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -27,7 +29,7 @@ const (
 
 func (o *h2out) start(c *h2conn) {
 	o.c = c
-	o.to = output{to: &c.wire, timeout: c.srv.limits.WriteTimeout}
+	o.to = output{to: &c.wire, timeout: c.srv.limits.WriteTimeout, minRate: c.srv.limits.MinRate}
 	o.encoder.start()
 }
 
@@ -186,7 +188,7 @@ func (st *h2stream) writeBody(x *Exchange, piece []byte, last bool) error {
 		}
 		n := int(min(int64(min(len(piece), h2MaxFrame)), st.flow.send, c.flow.send))
 		if n <= 0 {
-			if err := st.awaitWindow(); err != nil {
+			if err := st.awaitWindow(x); err != nil {
 				return err
 			}
 			continue
@@ -217,13 +219,21 @@ func (st *h2stream) endFlag(end bool) http2.Flags {
 	return 0
 }
 
-// awaitWindow waits until the client takes more. It is called with mu, and lets go of it
-// meanwhile.
-func (st *h2stream) awaitWindow() error {
+// awaitWindow waits until the client takes more, as long as it takes enough on the whole. It
+// is called with mu, and lets go of it meanwhile.
+func (st *h2stream) awaitWindow(x *Exchange) error {
 	c := st.c
+	limit := c.srv.limits.WriteTimeout
 	c.mu.Unlock()
 	c.flush()
-	err := await(st.writable, c.srv.limits.WriteTimeout)
+	now := time.Now()
+	err := await(st.writable, within(limit, x.out.by, now))
+	if st.waited += time.Since(now); err == nil && st.waited > limit {
+		if tooSlow(int(x.out.bytes-st.taken), c.srv.limits.MinRate, st.waited) {
+			err = os.ErrDeadlineExceeded
+		}
+		st.waited, st.taken = 0, x.out.bytes
+	}
 	c.mu.Lock()
 	return err
 }

@@ -185,8 +185,8 @@ func (p *Pool) closeIdle(then time.Time) {
 }
 
 // dial makes a new connection.
-func (p *Pool) dial() (*clientConn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.ConnectTimeout)
+func (p *Pool) dial(timeout time.Duration) (*clientConn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	conn, err := p.cfg.DialContext(ctx, "tcp", p.address)
 	if err != nil {

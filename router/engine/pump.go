@@ -29,12 +29,14 @@ func (p *pump) begin(x *Exchange) {
 	p.stopping.Store(false)
 	p.state.Store(pumpRunning)
 	p.done = make(chan struct{})
+	x.startPace()
 	go p.run(x, x.up)
 }
 
 func (p *pump) run(x *Exchange, u *clientConn) {
 	defer close(p.done)
 	err, byClient := x.sendBody(u)
+	u.out.release()
 	switch {
 	case err == nil:
 		p.state.Store(pumpFinished)
@@ -42,7 +44,7 @@ func (p *pump) run(x *Exchange, u *clientConn) {
 		p.cause = err
 		p.state.Store(pumpClientFailed)
 		// Wake whoever waits for an answer that cannot come.
-		_ = u.conn.SetReadDeadline(past)
+		u.interrupt()
 	default:
 		// The upstream may have answered before it stopped taking the body: whoever waits
 		// for the answer finds out.
@@ -64,6 +66,9 @@ func (p *pump) clientFailed() error {
 	}
 	return nil
 }
+
+// upstreamFailed reports that the upstream takes no more of the body.
+func (p *pump) upstreamFailed() bool { return p.started && p.state.Load() == pumpUpstreamFailed }
 
 // finished waits until the body has been sent, at most so long, and reports whether it
 // has been, wholly.
@@ -124,13 +129,15 @@ func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
 			if err := u.out.flush(); err != nil {
 				return err, false
 			}
-			x.down.armBody(time.Now())
+			start := time.Now()
+			x.down.armBody(start, x.pace.patience(x.body.bytes, x.peer.srv.limits.BodyTimeout))
 			if x.pump.stopping.Load() { // after arming: stop's own deadline may have come first
 				return errStopped, true
 			}
-			if err := x.body.fill(x.down); err != nil {
+			if err := x.body.filled(x.down.fillBody(&x.in)); err != nil {
 				return err, true
 			}
+			x.pace.waited += time.Since(start)
 		}
 	}
 }

@@ -33,6 +33,8 @@ type Server struct {
 	refused         atomic.Uint64
 	handshakeErrors atomic.Uint64
 
+	lookout lookout
+
 	mu        sync.Mutex
 	conns     map[*serverConn]net.Conn
 	listeners map[net.Listener]struct{}
@@ -177,6 +179,7 @@ func (s *Server) Drain() {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.prepare()
 	s.Drain()
+	defer s.lookout.close()
 	empty := s.close()
 	for {
 		s.wakeIdle()

@@ -26,6 +26,8 @@ type serverConn struct {
 	first  input // what ends a wait for a request
 	state  atomic.Uint32
 	h2     atomic.Pointer[h2conn] // while it speaks HTTP/2
+
+	watchedAs int // the descriptor, for lookout
 }
 
 // States of a connection. Only an idle one may be woken to be closed: what is on its way
@@ -210,6 +212,7 @@ func (c *serverConn) enterTunnel() { c.state.Store(connTunnel) }
 func (c *serverConn) exchange(x *Exchange) bool {
 	x.begin(c, &c.peer, time.Now())
 	x.out.start(&c.wire, c.srv.limits.WriteTimeout)
+	x.out.minRate = c.srv.limits.MinRate
 	refusal, alive := c.readRequest(x)
 	if !alive || refusal == errNotHTTP && c.srv.H2C && c.served == 0 && !c.secure {
 		return false // in the latter case it may have been meant for either protocol

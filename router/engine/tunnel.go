@@ -11,7 +11,7 @@ import (
 // nothing has moved for long (RFC 9110 section 7.8). The engine does not look into them.
 func (c *serverConn) tunnel(x *Exchange) error {
 	x.closing = true
-	b := appendStatusLine(x.out.buf, &x.Response)
+	b := appendStatusLine(x.out.borrow(), &x.Response)
 	b = x.Response.Fields.appendTo(b)
 	x.out.buf = append(b, "Connection: upgrade\r\n\r\n"...)
 	x.out.buf = append(x.out.buf, x.up.in.unread()...)
@@ -20,7 +20,7 @@ func (c *serverConn) tunnel(x *Exchange) error {
 		return err
 	}
 	c.enterTunnel()
-	t := tunnel{limit: c.srv.limits.TunnelTimeout}
+	t := tunnel{limit: max(c.srv.limits.TunnelTimeout, x.Timeouts.Read)}
 	t.moved.Store(time.Now().UnixNano())
 	sent := make(chan error, 1)
 	go func() {
