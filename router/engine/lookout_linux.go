@@ -103,10 +103,13 @@ func (l *lookout) tell(epoll int) {
 	}
 }
 
-// close ends the watch. Those who wait look up now and then, or go by their deadlines.
+// close ends the watch, when all connections have been closed: those who wait see that.
 func (l *lookout) close() {
 	l.mu.Lock()
 	l.closed = true
+	for _, s := range l.sleepers {
+		s.interrupt()
+	}
 	file := l.file
 	l.mu.Unlock()
 	if file != nil {

@@ -30,12 +30,13 @@ type serverConn struct {
 	watchedAs int // the descriptor, for lookout
 }
 
-// States of a connection. Only an idle one may be woken to be closed: what is on its way
-// in another is finished.
+// States of a connection. Only an idle one may be woken to be closed, and one that reads a
+// head to be quick: what is on its way in another is finished.
 const (
 	connBusy uint32 = iota
 	connIdle
-	connWaking // wake is about to move its deadline
+	connReading // a head, of which not all has come
+	connWaking  // wake is about to move its deadline
 	connWoken
 	connTunnel
 )
@@ -118,7 +119,7 @@ func (c *serverConn) contain() {
 }
 
 func (c *serverConn) handshake(t *tls.Conn) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), c.srv.limits.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(c.srv.handshakes, c.srv.limits.HandshakeTimeout)
 	defer cancel()
 	if err := t.HandshakeContext(ctx); err != nil {
 		c.srv.handshakeErrors.Add(1)
@@ -183,6 +184,10 @@ func (c *serverConn) wake() {
 	}
 	if c.state.CompareAndSwap(connIdle, connWaking) {
 		_ = c.conn.SetReadDeadline(past) // fails only if it has closed
+		c.state.Store(connWoken)
+	}
+	if c.state.CompareAndSwap(connReading, connWaking) {
+		_ = c.conn.SetReadDeadline(c.srv.headsBy(time.Now().Add(drainIdle))) // as above
 		c.state.Store(connWoken)
 	}
 }
@@ -326,13 +331,18 @@ func (c *serverConn) readRequest(x *Exchange) (refusal *Refusal, alive bool) {
 const maxBlankLines = 1
 
 func (c *serverConn) readMore(x *Exchange, deadline time.Time) error {
-	left := time.Until(deadline)
+	now := time.Now()
+	left := c.srv.headsBy(deadline).Sub(now)
 	if left <= 0 {
 		return errHeadTimeout
 	}
-	c.armRead(time.Now(), left)
+	c.armRead(now, left) // before wake may move the deadline
+	c.state.Store(connReading)
 	n, err := c.conn.Read(x.in.buf[x.in.w:])
 	x.in.w += n
+	if !c.state.CompareAndSwap(connReading, connBusy) {
+		c.settleWake()
+	}
 	if n > 0 {
 		return nil
 	}
