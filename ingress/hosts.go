@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"strings"
@@ -170,7 +171,7 @@ func (c *compiler) route(st *ingressState, host, path string, pathType router.Pa
 	r := &router.Route{Host: host, Path: path, PathType: pathType, Origin: st.key}
 	c.lead(r, st, ref)
 	if r.Backend != nil {
-		r.Timeouts = timeoutsOf(&st.spec.options)
+		applyOptions(r, &st.spec.options)
 	}
 	r.Stats = c.stats.Get(statsKey(r))
 	if !strings.HasPrefix(path, acmePath) {
@@ -243,10 +244,14 @@ func statsKey(r *router.Route) router.StatsKey {
 	return router.StatsKey{Host: r.Host, Origin: r.Origin, Service: r.Service}
 }
 
-// timeoutsOf are the time-outs that the annotations of an Ingress ask for.
-func timeoutsOf(o *annotation.Options) engine.Timeouts {
-	return engine.Timeouts{
+// applyOptions gives a route what the annotations of its Ingress ask for of each request.
+func applyOptions(r *router.Route, o *annotation.Options) {
+	r.Timeouts = engine.Timeouts{
 		Connect: o.ConnectTimeout, Send: o.SendTimeout, Read: o.ReadTimeout,
 		FirstByte: o.FirstByteTimeout, Total: o.RequestTimeout,
+	}
+	r.MaxBody = o.MaxBody
+	if o.BufferBody {
+		r.BufferBody = cmp.Or(o.BodyBuffer, annotation.DefaultBodyBuffer)
 	}
 }

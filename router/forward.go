@@ -12,7 +12,7 @@ import (
 // no harm, until one answers.
 func (p *Proxy) forward(x *engine.Exchange, s *passage) {
 	setForwarded(x, s)
-	x.Timeouts = s.route.Timeouts
+	x.Timeouts, x.MaxBody, x.BufferBody = s.route.Timeouts, s.route.MaxBody, s.route.BufferBody
 	for {
 		e := s.route.Backend.Pick(&s.tried)
 		if e == nil {
@@ -106,6 +106,9 @@ func (p *Proxy) giveUp(x *engine.Exchange, s *passage, err *engine.UpstreamError
 	switch {
 	case err.Cause == engine.CauseClientGone:
 		s.status = engine.StatusClientGone
+	case errors.Is(err.Err, engine.ErrBodyTooLarge):
+		x.CloseAfter()
+		p.replyError(x, s, 413)
 	case err.Cause == engine.CauseClientBody && errors.Is(err.Err, os.ErrDeadlineExceeded):
 		x.CloseAfter()
 		p.replyError(x, s, 408)

@@ -39,6 +39,12 @@ type Exchange struct {
 	Start time.Time
 	// Timeouts may be set by the handler, before Forward.
 	Timeouts Timeouts
+	// MaxBody is the largest request body in bytes that Forward sends on; 0: any. Above it
+	// Forward fails with ErrBodyTooLarge.
+	MaxBody int64
+	// BufferBody is how many bytes of a request body Forward takes before an upstream has
+	// anything to do with it; 0: none, it is streamed. What is beyond is streamed.
+	BufferBody int64
 	// State is the handler's own. The engine keeps it from one exchange to the next, so
 	// that what it points to can be used again.
 	State any
@@ -49,8 +55,10 @@ type Exchange struct {
 	out  output // to the client
 	body body   // of the request
 
-	bodyStart int // where the request's body begins in the input
-	interims  int // 1xx answers passed on
+	gathered  []byte // the body's beginning, with BufferBody
+	borrowed  int64  // of the server's budget for that
+	bodyStart int    // where the request's body begins in the input
+	interims  int    // 1xx answers passed on
 	answered  bool
 	continued bool // a 100 has been passed on
 	sent      bool // the head of the final answer has been written or collected
@@ -81,7 +89,7 @@ func (x *Exchange) begin(down downstream, p *peer, now time.Time) {
 	x.Request.reset()
 	x.Response.reset()
 	x.Start, x.arrived, x.by = now, time.Time{}, time.Time{}
-	x.Timeouts = Timeouts{}
+	x.Timeouts, x.MaxBody, x.BufferBody = Timeouts{}, 0, 0
 	x.answered, x.continued, x.sent, x.closing, x.aborted = false, false, false, false, false
 	x.interims, x.reply, x.upAddr, x.upReusable = 0, nil, "", false
 	x.body.start(&x.in, noBody, 0)
@@ -158,7 +166,13 @@ func (x *Exchange) ClientGone() bool { return x.down.hasLeft(x) }
 // Replayable reports whether the request could be sent a second time: all of its body,
 // if it has one, is still here.
 func (x *Exchange) Replayable() bool {
-	return x.Request.framing == noBody || !x.pump.started && x.in.pinned == nil
+	switch {
+	case x.Request.framing == noBody:
+		return true
+	case x.gathered != nil:
+		return x.body.ended && !x.pump.started
+	}
+	return !x.pump.started && x.in.pinned == nil
 }
 
 // Idempotent reports whether sending the request twice does no more than once (RFC 9110

@@ -15,6 +15,14 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	x.dropUpstream()
 	x.rewind()
 	x.upAddr = p.address
+	x.beginWaits(p)
+	if err := x.takeBody(); err != nil {
+		cause := CauseClientBody
+		if isReset(err) || errors.Is(err, errClientGone) {
+			cause = CauseClientGone
+		}
+		return x.asDeadline(&UpstreamError{Cause: cause, Unsent: true, Err: err})
+	}
 	whole, bad := x.body.complete()
 	switch {
 	case bad != nil: // known before a connection is spent on it
@@ -22,7 +30,6 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	case !x.Request.sound():
 		return &UpstreamError{Cause: CauseProtocol, Unsent: true, Err: errTarget}
 	}
-	x.beginWaits(p)
 	u, reused := p.get(), true
 	if u == nil {
 		now := time.Now()
@@ -55,10 +62,21 @@ func (x *Exchange) beginWaits(p *Pool) {
 	}
 }
 
+// takeBody does what is to be done with the body before an upstream is chosen.
+func (x *Exchange) takeBody() error {
+	switch {
+	case x.MaxBody > 0 && x.Request.ContentLength > x.MaxBody:
+		return ErrBodyTooLarge
+	case x.BufferBody > 0:
+		return x.gather()
+	}
+	return nil
+}
+
 // rewind makes the body readable from its start, for another try.
 func (x *Exchange) rewind() {
 	x.Response.reset()
-	if x.in.pinned == nil {
+	if x.in.pinned == nil && x.gathered == nil {
 		x.in.r = x.bodyStart
 		x.startBody()
 	}

@@ -29,7 +29,9 @@ func (p *pump) begin(x *Exchange) {
 	p.stopping.Store(false)
 	p.state.Store(pumpRunning)
 	p.done = make(chan struct{})
-	x.startPace()
+	if x.gathered == nil {
+		x.startPace()
+	}
 	go p.run(x, x.up)
 }
 
@@ -100,6 +102,7 @@ func (p *pump) stop(x *Exchange) {
 		_ = x.up.conn.Close() // writing to it fails from here on
 	}
 	<-p.done
+	p.stopping.Store(false)
 	x.down.mendBody()
 	if p.state.Load() != pumpFinished {
 		x.closing = true
@@ -110,11 +113,18 @@ func (p *pump) stop(x *Exchange) {
 // sendBody reads the request's body to its end and sends it. byClient says whose fault
 // an error is.
 func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
+	if len(x.gathered) > 0 {
+		if err := u.out.body(x.gathered); err != nil {
+			return err, false
+		}
+	}
 	for {
 		piece, err := x.body.buffered()
 		switch {
 		case err != nil:
 			return err, true
+		case len(piece) > 0 && x.bodyTooLarge():
+			return ErrBodyTooLarge, true
 		case len(piece) > 0:
 			if err := u.out.body(piece); err != nil {
 				return err, false
@@ -129,15 +139,9 @@ func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
 			if err := u.out.flush(); err != nil {
 				return err, false
 			}
-			start := time.Now()
-			x.down.armBody(start, x.pace.patience(x.body.bytes, x.peer.srv.limits.BodyTimeout))
-			if x.pump.stopping.Load() { // after arming: stop's own deadline may have come first
-				return errStopped, true
-			}
-			if err := x.body.filled(x.down.fillBody(&x.in)); err != nil {
+			if err := x.fillBody(); err != nil {
 				return err, true
 			}
-			x.pace.waited += time.Since(start)
 		}
 	}
 }

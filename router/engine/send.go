@@ -168,6 +168,7 @@ func (x *Exchange) endRelay(u *clientConn) error {
 // letGo gives the upstream's connection back, or ends it. Until then the head of its
 // answer lies in its buffer.
 func (x *Exchange) letGo(now time.Time) {
+	x.forgetGathered()
 	if x.up != nil && x.upReusable {
 		x.up.rest(now)
 		x.up = nil

@@ -33,6 +33,7 @@ type Server struct {
 	refused         atomic.Uint64
 	handshakeErrors atomic.Uint64
 
+	gathered   atomic.Int64 // bytes of bodies
 	lookout    lookout
 	haste      atomic.Int64 // while it shuts down: when heads and handshakes have to be complete, Unix nanoseconds
 	handshakes context.Context
