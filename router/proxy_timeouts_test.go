@@ -114,7 +114,7 @@ func TestTheTotalTimeoutCoversRetries(t *testing.T) {
 func TestABackendThatTakesNothingOfARequest(t *testing.T) {
 	b := startBackend(t, func(*upstreamConn) { time.Sleep(20 * short) })
 	f := withTimeouts(engine.Timeouts{Send: short}).start(t, b.addr)
-	go io.WriteString(f.dial(t).Conn, "POST / HTTP/1.1\r\nHost: h.test\r\nContent-Length: 67108864\r\n\r\n"+strings.Repeat("x", 64<<20))
+	go io.WriteString(f.dial(t).Conn, "POST / HTTP/1.1\r\nHost: h.test\r\nContent-Length: 16777216\r\n\r\n"+strings.Repeat("x", 16<<20))
 	if e := f.log.await(t, 1)[0]; e.Status != 504 {
 		t.Errorf("in the log: %+v", e)
 	}
@@ -142,7 +142,7 @@ func flood(c *upstreamConn) {
 	c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
 	piece := []byte("8000\r\n" + strings.Repeat("x", 32<<10) + "\r\n")
 	for {
-		if _, err := c.Conn.Write(piece); err != nil {
+		if _, err := c.Write(piece); err != nil {
 			return
 		}
 	}

@@ -8,7 +8,7 @@ import "time"
 func (c *serverConn) armBody(now time.Time, wait time.Duration) { c.armRead(now, wait) }
 
 // fillBody reads more of a body.
-func (c *serverConn) fillBody(in *input) error { return c.wire.fill(in, in.want()) }
+func (c *serverConn) fillBody(in *input) error { return c.fill(in, in.want()) }
 
 // cutBody ends the read of a body that waits.
 func (c *serverConn) cutBody() { _ = c.conn.SetReadDeadline(past) } // fails only if it has closed
