@@ -26,6 +26,11 @@ type RouteInfo struct {
 	Endpoints []string `json:"endpoints"`
 	// Filters are named in the order they run.
 	Filters []string `json:"filters,omitempty"`
+	// Timeouts are those that differ from the defaults: "read=1m0s total=2m0s".
+	Timeouts string `json:"timeouts,omitempty"`
+	// MaxBody and BufferBody are in bytes.
+	MaxBody    int64 `json:"maxBody,omitempty"`
+	BufferBody int64 `json:"bufferBody,omitempty"`
 	// Status is what is answered without a backend, and Reason why.
 	Status int    `json:"status,omitempty"`
 	Reason string `json:"reason,omitempty"`
@@ -64,6 +69,7 @@ func routeInfo(r *router.Route) RouteInfo {
 	info := RouteInfo{
 		Host: r.Host, Path: r.Path, PathType: r.PathType.String(),
 		Origin: r.Origin, Service: r.Service, Endpoints: []string{}, Reason: r.Reason,
+		Timeouts: r.Timeouts.String(), MaxBody: r.MaxBody, BufferBody: r.BufferBody,
 	}
 	for _, f := range r.Filters {
 		info.Filters = append(info.Filters, fmt.Sprint(f))
@@ -122,6 +128,15 @@ func (r RouteInfo) String() string {
 		words = append(words, "["+strings.Join(r.Endpoints, " ")+"]")
 	}
 	words = append(words, r.Filters...)
+	if r.MaxBody > 0 {
+		words = append(words, fmt.Sprintf("body<=%d", r.MaxBody))
+	}
+	if r.BufferBody > 0 {
+		words = append(words, fmt.Sprintf("buffer-body=%d", r.BufferBody))
+	}
+	if r.Timeouts != "" {
+		words = append(words, "timeouts("+r.Timeouts+")")
+	}
 	if r.Reason != "" {
 		words = append(words, "("+r.Reason+")")
 	}

@@ -1,12 +1,15 @@
 package ingress
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"strings"
 
+	"github.com/portico-ingress/portico/ingress/annotation"
 	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/router"
+	"github.com/portico-ingress/portico/router/engine"
 	"github.com/portico-ingress/portico/router/filter"
 )
 
@@ -182,6 +185,9 @@ func (m *hostMaker) problem(st *ingressState, field, format string, args ...any)
 func (c *compiler) route(st *ingressState, host, path string, pathType router.PathType, ref *backendRef) *router.Route {
 	r := &router.Route{Host: host, Path: path, PathType: pathType, Origin: st.key}
 	c.lead(r, st, ref)
+	if r.Backend != nil {
+		applyOptions(r, &st.spec.options)
+	}
 	r.Stats = c.stats.Get(statsKey(r))
 	if !strings.HasPrefix(path, acmePath) {
 		r.Filters = c.redirect(st, host)
@@ -252,4 +258,16 @@ func (c *compiler) redirect(st *ingressState, host string) []router.Filter {
 
 func statsKey(r *router.Route) router.StatsKey {
 	return router.StatsKey{Host: r.Host, Origin: r.Origin, Service: r.Service}
+}
+
+// applyOptions gives a route what the annotations of its Ingress ask for of each request.
+func applyOptions(r *router.Route, o *annotation.Options) {
+	r.Timeouts = engine.Timeouts{
+		Connect: o.ConnectTimeout, Send: o.SendTimeout, Read: o.ReadTimeout,
+		FirstByte: o.FirstByteTimeout, Total: o.RequestTimeout,
+	}
+	r.MaxBody = o.MaxBody
+	if o.BufferBody {
+		r.BufferBody = cmp.Or(o.BodyBuffer, annotation.DefaultBodyBuffer)
+	}
 }

@@ -13,6 +13,7 @@ import (
 func (p *Proxy) forward(x *engine.Exchange, s *passage) {
 	setForwarded(x, s)
 	x.SendProxyHeader(s.route.ProxyProtocol)
+	x.Timeouts, x.MaxBody, x.BufferBody = s.route.Timeouts, s.route.MaxBody, s.route.BufferBody
 	for {
 		e := s.route.Backend.Pick(&s.tried)
 		if e == nil {
@@ -59,7 +60,7 @@ func (s *passage) countFault(c engine.Cause) {
 	switch c {
 	case engine.CauseConnect:
 		f = FaultConnect
-	case engine.CauseTimeout:
+	case engine.CauseTimeout, engine.CauseDeadline:
 		f = FaultTimeout
 	case engine.CauseWrite, engine.CauseClosed:
 		f = FaultReset
@@ -106,6 +107,9 @@ func (p *Proxy) giveUp(x *engine.Exchange, s *passage, err *engine.UpstreamError
 	switch {
 	case err.Cause == engine.CauseClientGone:
 		s.status = engine.StatusClientGone
+	case errors.Is(err.Err, engine.ErrBodyTooLarge):
+		x.CloseAfter()
+		p.replyError(x, s, 413)
 	case err.Cause == engine.CauseClientBody && errors.Is(err.Err, os.ErrDeadlineExceeded):
 		x.CloseAfter()
 		p.replyError(x, s, 408)

@@ -198,7 +198,7 @@ func TestTimeouts(t *testing.T) {
 		b := startBackend(t, func(*upstreamConn) { time.Sleep(2 * time.Second) })
 		s := slow
 		s.pool.WriteTimeout = 200 * time.Millisecond
-		raw := "POST / HTTP/1.1\r\nHost: h.test\r\nContent-Length: 67108864\r\n\r\n" + strings.Repeat("x", 64<<20)
+		raw := "POST / HTTP/1.1\r\nHost: h.test\r\nContent-Length: 16777216\r\n\r\n" + strings.Repeat("x", 16<<20)
 		f := s.start(t, b.addr)
 		go io.WriteString(f.dial(t).Conn, raw) // more than is read before the end: the answer may be lost
 		if e := f.log.await(t, 1)[0]; e.Status != 504 {

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"github.com/portico-ingress/portico/router/engine"
 )
 
@@ -165,4 +167,69 @@ func TestShutdownIsQuickWhateverTheMoment(t *testing.T) {
 		}
 		cancel()
 	}
+}
+
+// What is no request yet must not hold up the end: a client that sent half a head, or half a
+// handshake, has a second to go on. One that does is served.
+func TestShutdownDoesNotWaitForWhatIsNoRequestYet(t *testing.T) {
+	b := startBackend(t, answerAll)
+	hello := "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+	tests := []struct {
+		name   string
+		secure bool
+		begin  func(t *testing.T, f *front) *client
+	}{
+		{"half a head", false, func(t *testing.T, f *front) *client { t.Helper(); return f.dial(t).send("GET / HTTP/1.1\r\nHost: h") }},
+		{"half a second head", false, func(t *testing.T, f *front) *client {
+			t.Helper()
+			c := f.dial(t)
+			c.get("/", 200)
+			return c.send("GET / HTTP/1.1\r\nHost: h")
+		}},
+		{"half a head over TLS", true, func(t *testing.T, f *front) *client { t.Helper(); return f.dial(t).send("GET / HTTP/1.1\r\nHost: h") }},
+		{"half a handshake", true, func(t *testing.T, f *front) *client { t.Helper(); f.tls = nil; return f.dial(t).send(hello) }},
+		{"half a preface", false, func(t *testing.T, f *front) *client { t.Helper(); return f.dial(t).send("PRI * HTTP/2.0\r\n") }},
+		{"half a head of HTTP/2", false, func(t *testing.T, f *front) *client {
+			t.Helper()
+			c := f.rawH2(t)
+			c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.encode(":method", "GET")})
+			return &client{Conn: c.Conn, r: bufio.NewReader(c.Conn), t: t}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := setup{h2c: true}.withTLS(tt.secure).start(t, b.addr).trusting(tt.secure)
+			c := tt.begin(t, f)
+			time.Sleep(short / 2) // until it has been read
+			go func() {
+				io.Copy(io.Discard, c.r)
+				c.Close()
+			}()
+			start := time.Now()
+			if err := f.server.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(start); took > 8*time.Second { // heads have a minute, handshakes ten seconds
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+	t.Run("the rest of the head comes", func(t *testing.T) {
+		t.Parallel()
+		f := startFront(t, b.addr)
+		c := f.dial(t).send("GET / HTTP/1.1\r\nHost: h")
+		time.Sleep(short / 2)
+		ended := make(chan error, 1)
+		go func() { ended <- f.server.Shutdown(context.Background()) }()
+		time.Sleep(short)
+		if resp, body := c.send(".test\r\n\r\n").answer("GET"); resp.StatusCode != 200 || body != "ok" || !resp.Close {
+			t.Errorf("status %d, body %q, close %t", resp.StatusCode, body, resp.Close)
+		}
+		c.closed()
+		c.Close()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -44,6 +44,13 @@ type Route struct {
 	// ProxyProtocol, if not 0, begins each connection to the Backend with a header of the PROXY
 	// protocol. No connection is used for two requests then.
 	ProxyProtocol engine.ProxyVersion
+	// Timeouts are what its requests may wait for; the zero value is the defaults.
+	Timeouts engine.Timeouts
+	// MaxBody is the largest request body in bytes, above which the answer is 413; 0: any.
+	MaxBody int64
+	// BufferBody is how many bytes of a request body are taken before an endpoint is asked;
+	// 0: none, bodies are streamed.
+	BufferBody int64
 	// Filters run in order before the request is sent, and in reverse order on the answer.
 	Filters []Filter
 	// Stats counts what the route does. It outlives the Table. Nil is allowed: nothing is counted.

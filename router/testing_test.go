@@ -41,6 +41,7 @@ type setup struct {
 	hosts  func(edit *Edit, route *Route) // more of them
 	// proxyFrom are the networks of clients that begin with a PROXY header.
 	proxyFrom []netip.Prefix
+	listen    func(net.Listener) net.Listener // wraps the listener; nil: not
 }
 
 func startFront(t testing.TB, upstreams ...string) *front {
@@ -64,6 +65,9 @@ func (s setup) start(t testing.TB, upstreams ...string) *front {
 		t.Fatal(err)
 	}
 	f.addr = ln.Addr().String()
+	if s.listen != nil {
+		ln = s.listen(ln)
+	}
 	f.server = &engine.Server{Handler: f.Proxy, Limits: s.limits, H2C: s.h2c, ProxyFrom: s.proxyFrom}
 	served := make(chan error, 1)
 	go func() {
@@ -161,6 +165,13 @@ func (l *logbook) await(t testing.TB, n int) []entry {
 	}
 }
 
+// has reports whether there are n entries.
+func (l *logbook) has(n int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.entries) >= n
+}
+
 // client is a raw connection to the proxy.
 type client struct {
 	net.Conn
@@ -184,6 +195,9 @@ func (f *front) dial(t testing.TB) *client {
 	conn.SetDeadline(time.Now().Add(patience))
 	return &client{Conn: conn, r: bufio.NewReader(conn), t: t}
 }
+
+// newReader reads what has been recorded.
+func newReader(raw string) *bufio.Reader { return bufio.NewReader(strings.NewReader(raw)) }
 
 func (c *client) send(raw string) *client {
 	c.t.Helper()

@@ -3,6 +3,7 @@ package annotation
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestRead(t *testing.T) {
@@ -25,6 +26,28 @@ func TestRead(t *testing.T) {
 		},
 		{name: "redirect on", in: map[string]string{"portico.dev/ssl-redirect": "true"}},
 		{name: "alias", in: map[string]string{"nginx.ingress.kubernetes.io/ssl-redirect": "false"}, want: Options{NoSSLRedirect: true}},
+		{
+			name: "time-outs",
+			in: map[string]string{
+				"nginx.ingress.kubernetes.io/proxy-connect-timeout": "3", "nginx.ingress.kubernetes.io/proxy-send-timeout": "4",
+				"nginx.ingress.kubernetes.io/proxy-read-timeout": "3600", "portico.dev/proxy-first-byte-timeout": "1500ms", "portico.dev/request-timeout": "2m",
+			},
+			want: Options{
+				ConnectTimeout: 3 * time.Second, SendTimeout: 4 * time.Second, ReadTimeout: time.Hour,
+				FirstByteTimeout: 1500 * time.Millisecond, RequestTimeout: 2 * time.Minute,
+			},
+		},
+		{
+			name:     "a time-out of nothing",
+			in:       map[string]string{"nginx.ingress.kubernetes.io/proxy-read-timeout": "0"},
+			findings: []string{`nginx.ingress.kubernetes.io/proxy-read-timeout: the value "0" is no time; write whole seconds, as "60", or a number with a unit, as "1500ms", up to "168h"; the default "60" is used`},
+		},
+		{
+			name:     "a time-out that is none",
+			in:       map[string]string{"portico.dev/request-timeout": "-5s"},
+			findings: []string{`portico.dev/request-timeout: the value "-5s" is no time`},
+		},
+		{name: "no limit on the request", in: map[string]string{"portico.dev/request-timeout": "0"}},
 		{
 			name: "ours wins over the alias",
 			in:   map[string]string{"nginx.ingress.kubernetes.io/ssl-redirect": "false", "portico.dev/ssl-redirect": "true"},

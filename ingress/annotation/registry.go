@@ -11,6 +11,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/portico-ingress/portico/router/engine"
 )
@@ -64,6 +65,13 @@ type Options struct {
 	ProxyProtocol engine.ProxyVersion
 	// ClientAuth asks clients for certificates.
 	ClientAuth ClientAuth
+	// The time-outs of a request; 0 is the default.
+	ConnectTimeout, SendTimeout, ReadTimeout, FirstByteTimeout, RequestTimeout time.Duration
+	// MaxBody is the largest request body in bytes; 0: any.
+	MaxBody int64
+	// BufferBody takes BodyBuffer bytes of a request body before an endpoint is asked.
+	BufferBody bool
+	BodyBuffer int64
 	// Refuse, if not empty, says why the routes of the Ingress answer 503: an annotation
 	// asks for protection that Portico does not have, and serving without it would open
 	// what was meant to be closed.
@@ -92,6 +100,14 @@ var registry = []Annotation{
 	authTLSErrorPage,
 	authTLSMatchCN,
 	proxyProtocolToBackend,
+	proxyConnectTimeout,
+	proxySendTimeout,
+	proxyReadTimeout,
+	proxyFirstByteTimeout,
+	requestTimeout,
+	proxyBodySize,
+	proxyRequestBuffering,
+	clientBodyBufferSize,
 }
 
 var byKey = func() map[string]*Annotation {

@@ -58,9 +58,9 @@ func (b *body) piece(unread []byte) ([]byte, error) {
 	}
 }
 
-// fill reads more from src. The end of src is an error unless it ends the body.
-func (b *body) fill(src io.Reader) error {
-	err := b.in.fill(src)
+// filled judges how reading more has ended. The end of what is read is an error unless it
+// ends the body.
+func (b *body) filled(err error) error {
 	if errors.Is(err, io.EOF) {
 		if b.framing == untilClose {
 			b.ended = true

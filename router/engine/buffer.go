@@ -2,25 +2,38 @@ package engine
 
 import "sync"
 
-// Buffers come in two sizes: one that nearly every head fits in, and one for bodies.
-// A head that needs more grows by doubling, and such a buffer is left to the garbage
-// collector afterwards: it is rare, and keeping it would let one client make every
-// pooled buffer big.
+// Buffers come in three sizes: one that nearly every head fits in, one for a piece of a body,
+// and one for bodies that flow. A head that needs more grows by doubling, and such a buffer
+// is left to the garbage collector afterwards: it is rare, and keeping it would let one
+// client make every pooled buffer big.
 const (
-	headBufferSize = 8 << 10
-	bodyBufferSize = 64 << 10
+	headBufferSize  = 8 << 10
+	pieceBufferSize = 16 << 10
+	bodyBufferSize  = 64 << 10
 )
 
 var (
-	headBuffers = sync.Pool{New: func() any { return new([headBufferSize]byte) }}
-	bodyBuffers = sync.Pool{New: func() any { return new([bodyBufferSize]byte) }}
+	headBuffers  = sync.Pool{New: func() any { return new([headBufferSize]byte) }}
+	pieceBuffers = sync.Pool{New: func() any { return new([pieceBufferSize]byte) }}
+	bodyBuffers  = sync.Pool{New: func() any { return new([bodyBufferSize]byte) }}
 )
 
 func getHeadBuffer() []byte { return headBuffers.Get().(*[headBufferSize]byte)[:] }
 
 func getBodyBuffer() []byte { return bodyBuffers.Get().(*[bodyBufferSize]byte)[:] }
 
-// putBuffer gives back a buffer from one of the two; nothing may use it afterwards. Tests
+// getBuffer returns the smallest buffer that holds n bytes, or the largest there is.
+func getBuffer(n int) []byte {
+	switch {
+	case n <= headBufferSize:
+		return getHeadBuffer()
+	case n <= pieceBufferSize:
+		return pieceBuffers.Get().(*[pieceBufferSize]byte)[:]
+	}
+	return getBodyBuffer()
+}
+
+// putBuffer gives back a buffer from one of these; nothing may use it afterwards. Tests
 // with the race detector make sure of that: there the bytes are overwritten.
 func putBuffer(b []byte) {
 	if poison {
@@ -29,6 +42,8 @@ func putBuffer(b []byte) {
 	switch cap(b) {
 	case headBufferSize:
 		headBuffers.Put((*[headBufferSize]byte)(b[:headBufferSize]))
+	case pieceBufferSize:
+		pieceBuffers.Put((*[pieceBufferSize]byte)(b[:pieceBufferSize]))
 	case bodyBufferSize:
 		bodyBuffers.Put((*[bodyBufferSize]byte)(b[:bodyBufferSize]))
 	}

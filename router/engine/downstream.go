@@ -2,7 +2,6 @@ package engine
 
 import (
 	"crypto/x509"
-	"io"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -23,12 +22,17 @@ type peer struct {
 // downstream is the client's side of one exchange: a connection of HTTP/1.1, or a stream
 // of HTTP/2. While a pump runs, the pump has the three methods that read the body.
 type downstream interface {
-	// hungUp reports whether the client has gone, as far as can be seen.
-	hungUp() bool
+	// hasLeft reports whether the client has gone, as far as can be seen.
+	hasLeft(x *Exchange) bool
+	// watch has s interrupted when it may have; unwatch ends that. It reports false where
+	// nobody can tell, so that s has to look now and then.
+	watch(s sleeper) bool
+	unwatch(s sleeper)
 
-	// Read gets more of the request's body, at the latest BodyTimeout after armBody.
-	io.Reader
-	armBody(now time.Time)
+	// fillBody gets more of the request's body, at the latest so long after armBody. All that
+	// in holds has been used.
+	fillBody(in *input) error
+	armBody(now time.Time, wait time.Duration)
 	// cutBody makes the Read that waits, or the next one, fail; mendBody takes that back.
 	cutBody()
 	mendBody()
@@ -37,6 +41,9 @@ type downstream interface {
 	passInterim(x *Exchange) error
 	// tunnel is the answer 101 and all that follows it.
 	tunnel(x *Exchange) error
+	// room waits until the client takes something, without a buffer, and returns how many
+	// bytes are worth reading for it.
+	room(x *Exchange) (int, error)
 	// beginAnswer takes the head of the final answer. It may wait for the body to leave
 	// with it, until flush.
 	beginAnswer(x *Exchange) error

@@ -38,13 +38,16 @@ const (
 	CauseProtocol
 	// CauseClientGone means that the client went away, so that there is nobody to answer.
 	CauseClientGone
+	// CauseDeadline means that the time for the whole exchange (Timeouts.Total) is over. There
+	// is no use in another try.
+	CauseDeadline
 	// CauseClientBody means that the client's request body was malformed, cut short or too slow.
 	CauseClientBody
 )
 
 var causeNames = [...]string{
 	CauseConnect: "connect", CauseWrite: "write", CauseClosed: "closed", CauseTimeout: "timeout",
-	CauseProtocol: "protocol", CauseClientGone: "client gone", CauseClientBody: "client body",
+	CauseProtocol: "protocol", CauseClientGone: "client gone", CauseDeadline: "deadline", CauseClientBody: "client body",
 }
 
 // String gives one word for logs and metrics.
@@ -80,6 +83,7 @@ var (
 	errInterim       = errors.New("too many interim responses")
 	errClientGone    = errors.New("client closed the connection")
 	errHeadTimeout   = fmt.Errorf("head: %w", os.ErrDeadlineExceeded)
+	errTotal         = fmt.Errorf("request: %w", os.ErrDeadlineExceeded)
 	errStopped       = errors.New("not wanted any more")
 	errListed        = errors.New("more names in Connection than any honest one has")
 	errTarget        = errors.New("request line cannot be written")

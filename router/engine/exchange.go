@@ -37,6 +37,14 @@ type Exchange struct {
 	Response Response
 	// Start is when the first byte of the request was there.
 	Start time.Time
+	// Timeouts may be set by the handler, before Forward.
+	Timeouts Timeouts
+	// MaxBody is the largest request body in bytes that Forward sends on; 0: any. Above it
+	// Forward fails with ErrBodyTooLarge.
+	MaxBody int64
+	// BufferBody is how many bytes of a request body Forward takes before an upstream has
+	// anything to do with it; 0: none, it is streamed. What is beyond is streamed.
+	BufferBody int64
 	// State is the handler's own. The engine keeps it from one exchange to the next, so
 	// that what it points to can be used again.
 	State any
@@ -50,8 +58,10 @@ type Exchange struct {
 	out  output // to the client
 	body body   // of the request
 
-	bodyStart int // where the request's body begins in the input
-	interims  int // 1xx answers passed on
+	gathered  []byte // the body's beginning, with BufferBody
+	borrowed  int64  // of the server's budget for that
+	bodyStart int    // where the request's body begins in the input
+	interims  int    // 1xx answers passed on
 	answered  bool
 	continued bool // a 100 has been passed on
 	sent      bool // the head of the final answer has been written or collected
@@ -60,14 +70,18 @@ type Exchange struct {
 	reply     []byte
 
 	up         *clientConn // while there is one
+	waits      Timeouts    // for it, with its defaults
+	by         time.Time   // Timeouts.Total as a time
 	upBody     body        // of the upstream's answer
 	upAddr     string
 	upReusable bool // the answer was taken whole, and the connection stays open
 	pump       pump
+	pace       pace      // of the request's body
 	arrived    time.Time // of the upstream's head
 	limited    io.LimitedReader
 	spliceStep int64 // how much the kernel moves next
 	slow       bool  // one of the two ends is: the kernel moves no more
+	step       int   // how much is copied next
 }
 
 var exchanges = sync.Pool{New: func() any { return new(Exchange) }}
@@ -77,7 +91,8 @@ func (x *Exchange) begin(down downstream, p *peer, now time.Time) {
 	x.down, x.peer = down, p
 	x.Request.reset()
 	x.Response.reset()
-	x.Start, x.arrived, x.identity = now, time.Time{}, nil
+	x.Start, x.arrived, x.by, x.identity = now, time.Time{}, time.Time{}, nil
+	x.Timeouts, x.MaxBody, x.BufferBody = Timeouts{}, 0, 0
 	x.proxyOut = 0
 	x.answered, x.continued, x.sent, x.closing, x.aborted = false, false, false, false, false
 	x.interims, x.reply, x.upAddr, x.upReusable = 0, nil, "", false
@@ -154,12 +169,18 @@ func (x *Exchange) SendProxyHeader(v ProxyVersion) { x.proxyOut = v }
 func (x *Exchange) Answered() bool { return x.answered }
 
 // ClientGone reports whether the client has closed its connection, as far as can be seen.
-func (x *Exchange) ClientGone() bool { return x.down.hungUp() }
+func (x *Exchange) ClientGone() bool { return x.down.hasLeft(x) }
 
 // Replayable reports whether the request could be sent a second time: all of its body,
 // if it has one, is still here.
 func (x *Exchange) Replayable() bool {
-	return x.Request.framing == noBody || !x.pump.started && x.in.pinned == nil
+	switch {
+	case x.Request.framing == noBody:
+		return true
+	case x.gathered != nil:
+		return x.body.ended && !x.pump.started
+	}
+	return !x.pump.started && x.in.pinned == nil
 }
 
 // Idempotent reports whether sending the request twice does no more than once (RFC 9110

@@ -2,7 +2,7 @@ package engine
 
 import (
 	"errors"
-	"io"
+	"os"
 	"strconv"
 	"time"
 )
@@ -15,6 +15,14 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	x.dropUpstream()
 	x.rewind()
 	x.upAddr = p.address
+	x.beginWaits(p)
+	if err := x.takeBody(); err != nil {
+		cause := CauseClientBody
+		if isReset(err) || errors.Is(err, errClientGone) {
+			cause = CauseClientGone
+		}
+		return x.asDeadline(&UpstreamError{Cause: cause, Unsent: true, Err: err})
+	}
 	whole, bad := x.body.complete()
 	switch {
 	case bad != nil: // known before a connection is spent on it
@@ -28,9 +36,13 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	}
 	reused := u != nil
 	if u == nil {
-		fresh, err := p.dial(x.peer.proxyHeader(x.proxyOut))
+		now := time.Now()
+		if expired(x.by, now) {
+			return &UpstreamError{Cause: CauseDeadline, Unsent: true, Err: errTotal}
+		}
+		fresh, err := p.dial(x.peer.proxyHeader(x.proxyOut), within(x.waits.Connect, x.by, now))
 		if err != nil {
-			return &UpstreamError{Cause: CauseConnect, Unsent: true, Err: asTimeout(err)}
+			return x.asDeadline(&UpstreamError{Cause: CauseConnect, Unsent: true, Err: asTimeout(err)})
 		}
 		u = fresh
 	}
@@ -40,16 +52,35 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 		x.dropUpstream()
 		x.Response.reset() // what it had lay in a buffer that is gone
 		err.Reused, err.Unsent = reused, u.out.wrote == 0
-		return err
+		return x.asDeadline(err)
 	}
 	x.answered = true
+	return nil
+}
+
+// beginWaits settles what may be waited for.
+func (x *Exchange) beginWaits(p *Pool) {
+	x.waits = x.Timeouts.or(&p.cfg)
+	if x.waits.Total > 0 {
+		x.by = x.Start.Add(x.waits.Total)
+	}
+}
+
+// takeBody does what is to be done with the body before an upstream is chosen.
+func (x *Exchange) takeBody() error {
+	switch {
+	case x.MaxBody > 0 && x.Request.ContentLength > x.MaxBody:
+		return ErrBodyTooLarge
+	case x.BufferBody > 0:
+		return x.gather()
+	}
 	return nil
 }
 
 // rewind makes the body readable from its start, for another try.
 func (x *Exchange) rewind() {
 	x.Response.reset()
-	if x.in.pinned == nil {
+	if x.in.pinned == nil && x.gathered == nil {
 		x.in.r = x.bodyStart
 		x.startBody()
 	}
@@ -66,7 +97,8 @@ func (x *Exchange) startBody() {
 // exchangeHeads sends the request, and its body if that is here as a whole, and reads the
 // head of the answer.
 func (x *Exchange) exchangeHeads(u *clientConn, whole bool) *UpstreamError {
-	u.out.start(&u.wire, u.pool.cfg.WriteTimeout)
+	u.out.start(&u.wire, x.waits.Send)
+	u.out.by = x.by
 	x.appendRequest(&u.out)
 	if whole {
 		err, byClient := x.sendBody(u)
@@ -74,6 +106,10 @@ func (x *Exchange) exchangeHeads(u *clientConn, whole bool) *UpstreamError {
 			return &UpstreamError{Cause: CauseClientBody, Err: err}
 		}
 		// A failed write is not the end: the upstream may have answered and closed.
+		u.out.release()
+		if isTimeout(err) {
+			x.waits.FirstByte = min(x.waits.FirstByte, lateAnswer)
+		}
 	} else {
 		x.pump.begin(x)
 	}
@@ -84,7 +120,7 @@ func (x *Exchange) exchangeHeads(u *clientConn, whole bool) *UpstreamError {
 // appendRequest writes the head that goes to the upstream.
 func (x *Exchange) appendRequest(o *output) {
 	r := &x.Request
-	b := append(o.buf, r.Method...)
+	b := append(o.borrow(), r.Method...)
 	b = append(b, ' ')
 	b = append(b, r.Path...)
 	if r.HasQuery {
@@ -173,7 +209,7 @@ func (x *Exchange) headArrived(u *clientConn) *UpstreamError {
 		return protocolError(err)
 	}
 	x.arrived = time.Now()
-	x.spliceStep, x.slow = minSplice, false
+	x.spliceStep, x.slow, x.step = minSplice, false, bodyBufferSize
 	return nil
 }
 
@@ -195,15 +231,10 @@ func (x *Exchange) readHead(u *clientConn) *UpstreamError {
 			return nil
 		}
 		scanned = next
-		if u.in.buf == nil {
-			u.in.buf = getHeadBuffer()
-		}
-		if !u.in.compact(u.pool.cfg.MaxHead) {
+		if u.in.buf != nil && !u.in.compact(u.pool.cfg.MaxHead) {
 			return protocolError(errHeadTooLarge)
 		}
-		n, err := x.readUpstream(u, u.in.buf[u.in.w:])
-		u.in.w += n
-		if err != nil {
+		if err := x.readUpstream(u, headBufferSize); err != nil {
 			return x.headError(err, len(u.in.unread()) == 0)
 		}
 	}
@@ -227,38 +258,55 @@ func (x *Exchange) headError(err error, nothing bool) *UpstreamError {
 	return protocolError(errCutShort)
 }
 
-// glance is how often one who waits for an upstream looks whether the client is still
-// there. It costs nothing to those who are answered sooner.
-const glance = time.Second
-
-// readUpstream reads once. While it waits it looks now and then whether there is still
-// somebody to answer, and whether the request's body still comes; the time in which it
-// does is not the upstream's.
-func (x *Exchange) readUpstream(u *clientConn, p []byte) (int, error) {
+// readUpstream reads once: the rest of a head that has begun, or up to n bytes of what
+// follows. While it waits it holds no buffer, if it can, and minds whether there is still
+// somebody to answer, and whether the request's body still comes; the time in which it does
+// is not the upstream's.
+func (x *Exchange) readUpstream(u *clientConn, n int) error {
+	limit := x.waits.Read
+	if x.arrived.IsZero() && len(u.in.unread()) == 0 {
+		limit = x.waits.FirstByte
+	}
 	now := time.Now()
-	since, limit := now, u.pool.cfg.ReadTimeout
+	err := u.read(n, x.arrived.IsZero(), now, min(glance, within(limit, x.by, now)))
+	if !isTimeout(err) {
+		return err
+	}
+	return x.waitOn(u, n, now, limit)
+}
+
+// lateAnswer is how long an upstream that has stopped taking the request may go on to answer.
+const lateAnswer = time.Second
+
+// waitOn goes on waiting for an upstream that takes its time, at most limit since then.
+func (x *Exchange) waitOn(u *clientConn, n int, since time.Time, limit time.Duration) error {
+	defer u.settle()
+	watched := x.down.watch(u)
+	defer x.down.unwatch(u)
 	for {
-		u.armRead(now, min(glance, limit))
-		n, err := u.conn.Read(p)
-		if n > 0 {
-			return n, nil
-		}
-		if !isTimeout(err) {
-			if err == nil {
-				err = io.ErrNoProgress
-			}
-			return 0, err
-		}
-		now = time.Now()
+		now := time.Now()
 		switch {
-		case x.pump.clientFailed() != nil:
-			return 0, err
-		case x.down.hungUp():
-			return 0, errClientGone
 		case x.pump.running():
 			since = now
-		case now.Sub(since) >= limit:
-			return 0, err
+		case x.pump.upstreamFailed():
+			limit = min(limit, lateAnswer)
+		}
+		left := limit - now.Sub(since)
+		switch {
+		case x.pump.clientFailed() != nil:
+			return os.ErrDeadlineExceeded
+		case x.down.hasLeft(x):
+			return errClientGone
+		case expired(x.by, now):
+			return errTotal
+		case left <= 0:
+			return os.ErrDeadlineExceeded
+		}
+		if !watched || x.pump.running() {
+			left = min(left, blindGlance)
+		}
+		if err := u.read(n, x.arrived.IsZero(), now, within(left, x.by, now)); !isTimeout(err) {
+			return err
 		}
 	}
 }

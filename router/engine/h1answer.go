@@ -5,7 +5,10 @@ import "time"
 // The methods by which an exchange of HTTP/1.1 speaks to its client.
 
 // armBody bounds the next read of a body.
-func (c *serverConn) armBody(now time.Time) { c.armRead(now, c.srv.limits.BodyTimeout) }
+func (c *serverConn) armBody(now time.Time, wait time.Duration) { c.armRead(now, wait) }
+
+// fillBody reads more of a body.
+func (c *serverConn) fillBody(in *input) error { return c.fill(in, in.want()) }
 
 // cutBody ends the read of a body that waits.
 func (c *serverConn) cutBody() { _ = c.conn.SetReadDeadline(past) } // fails only if it has closed
@@ -23,7 +26,7 @@ func (c *serverConn) socket() *wire {
 
 // passInterim sends a 1xx answer on.
 func (c *serverConn) passInterim(x *Exchange) error {
-	b := appendStatusLine(x.out.buf, &x.Response)
+	b := appendStatusLine(x.out.borrow(), &x.Response)
 	b = x.Response.Fields.appendTo(b)
 	x.out.buf = append(b, '\r', '\n')
 	return x.out.flush()
@@ -80,7 +83,7 @@ func (x *Exchange) bodyIsTaken() bool {
 // appendResponse collects the head of the answer.
 func (x *Exchange) appendResponse() {
 	r := &x.Response
-	b := appendStatusLine(x.out.buf, r)
+	b := appendStatusLine(x.out.borrow(), r)
 	if r.Status == 204 || x.lengthUnknown() {
 		r.Fields.Del(ContentLength)
 	}

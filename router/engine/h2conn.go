@@ -300,6 +300,8 @@ func (c *h2conn) farewell() {
 	c.partLocked()
 	if len(c.streams) == 0 {
 		c.stopReading()
+	} else {
+		_ = c.conn.SetReadDeadline(past) // so that it looks whether a head is late
 	}
 	c.mu.Unlock()
 	c.flushSoon()

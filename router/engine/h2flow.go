@@ -119,8 +119,7 @@ func (q *h2queue) write(p []byte) {
 	for len(p) > 0 {
 		last := len(q.buffers) - 1
 		if last < 0 || len(q.buffers[last]) == cap(q.buffers[last]) {
-			buf := bodyPiece(last < 0 && len(p) <= headBufferSize)
-			q.buffers = append(q.buffers, buf[:0])
+			q.buffers = append(q.buffers, getBuffer(len(p))[:0])
 			last++
 		}
 		buf := q.buffers[last]
@@ -128,13 +127,6 @@ func (q *h2queue) write(p []byte) {
 		q.buffers[last] = buf[:len(buf)+n]
 		p = p[n:]
 	}
-}
-
-func bodyPiece(small bool) []byte {
-	if small {
-		return getHeadBuffer()
-	}
-	return getBodyBuffer()
 }
 
 // read takes as much as fits in p.
@@ -147,17 +139,26 @@ func (q *h2queue) read(p []byte) int {
 		total += n
 		if q.r += n; q.r == len(first) {
 			putBuffer(first)
-			q.r = 0
-			copy(q.buffers, q.buffers[1:])
-			q.buffers[len(q.buffers)-1] = nil
-			q.buffers = q.buffers[:len(q.buffers)-1]
+			q.shift()
 		}
 	}
 	return total
 }
 
-// small reports whether a head's buffer is enough for what there is.
-func (q *h2queue) small() bool { return len(q.buffers) == 1 && len(q.buffers[0])-q.r <= headBufferSize }
+// take gives away the first buffer, with what has not been read of it: buf[r:w].
+func (q *h2queue) take() (buf []byte, r, w int) {
+	first, r := q.buffers[0], q.r
+	q.shift()
+	return first[:cap(first)], r, len(first)
+}
+
+// shift forgets the first buffer.
+func (q *h2queue) shift() {
+	q.r = 0
+	copy(q.buffers, q.buffers[1:])
+	q.buffers[len(q.buffers)-1] = nil
+	q.buffers = q.buffers[:len(q.buffers)-1]
+}
 
 // empty reports whether there is nothing.
 func (q *h2queue) empty() bool { return len(q.buffers) == 0 }

@@ -295,7 +295,11 @@ var cookieName = []byte("cookie")
 
 // late reports a request whose head has begun and does not come to its end.
 func (h *h2head) late(now time.Time) bool {
-	return h.st != nil && now.Sub(h.st.x.Start) > h.c.srv.limits.HeadTimeout
+	if h.st == nil {
+		return false
+	}
+	srv := h.c.srv
+	return now.After(srv.headsBy(h.st.x.Start.Add(srv.limits.HeadTimeout)))
 }
 
 // abandon lets go of a request whose head never ends.

@@ -32,6 +32,11 @@ type h2stream struct {
 	connect  bool     // it becomes a tunnel, if the upstream takes it
 	upstream net.Conn // of the tunnel that it is: it ends with the stream
 
+	sleeper  sleeper       // waits for the upstream
+	patience time.Duration // of the next read of the body
+	waited   time.Duration // for windows
+	taken    int64         // of the answer when that began to count
+
 	readable, writable chan struct{} // capacity 1: look again
 }
 
@@ -249,6 +254,9 @@ func (st *h2stream) wakeWriter() { wake(st.writable) }
 
 // wakeAll tells all who are at the stream that it is gone.
 func (st *h2stream) wakeAll() {
+	if st.sleeper != nil {
+		st.sleeper.interrupt()
+	}
 	st.wakeReader()
 	st.wakeWriter()
 	if st.upstream != nil {
@@ -268,15 +276,8 @@ func await(c chan struct{}, limit time.Duration) error {
 	}
 }
 
-// hungUp reports whether the client has cancelled the request, or left.
-func (st *h2stream) hungUp() bool {
-	st.c.mu.Lock()
-	defer st.c.mu.Unlock()
-	return st.gone
-}
-
-// armBody has nothing to do: Read knows how long it may wait.
-func (st *h2stream) armBody(time.Time) {}
+// armBody says how long fillBody may wait.
+func (st *h2stream) armBody(_ time.Time, wait time.Duration) { st.patience = wait }
 
 func (st *h2stream) cutBody() { st.setCut(true) }
 
@@ -292,39 +293,42 @@ func (st *h2stream) setCut(cut bool) {
 // socket is none: the kernel makes no frames.
 func (st *h2stream) socket() *wire { return nil }
 
-// Read gets more of the request's body.
-func (st *h2stream) Read(p []byte) (int, error) {
+// fillBody gets more of the request's body. While it waits it holds no buffer.
+func (st *h2stream) fillBody(in *input) error {
+	in.used()
 	for {
-		n, err := st.tryRead(p)
-		if n > 0 {
+		err := st.takeBody(in)
+		if len(in.unread()) > 0 {
 			st.c.flushSoon()
+			return nil
 		}
-		if n > 0 || err != nil {
-			return n, err
+		if err != nil {
+			return err
 		}
-		if err := await(st.readable, st.c.srv.limits.BodyTimeout); err != nil {
-			return 0, err
+		if err := await(st.readable, st.patience); err != nil {
+			return err
 		}
 	}
 }
 
-func (st *h2stream) tryRead(p []byte) (int, error) {
+// takeBody takes what is here of the body, if anything is.
+func (st *h2stream) takeBody(in *input) error {
 	st.c.mu.Lock()
 	defer st.c.mu.Unlock()
-	switch n := st.body.read(p); {
+	switch {
 	case st.cut:
-		return 0, errStopped
+		return errStopped
 	case st.gone && st.reset:
-		return 0, errCutShort
+		return errCutShort
 	case st.gone:
-		return 0, errClientGone
-	case n > 0:
-		st.credit(n)
-		return n, nil
+		return errClientGone
+	case !st.body.empty():
+		in.buf, in.r, in.w = st.body.take()
+		st.credit(in.w - in.r)
 	case st.ended:
 		b := &st.x.body
 		b.trailer = append(b.trailer[:0], st.trailer...)
-		return 0, io.EOF
+		return io.EOF
 	}
-	return 0, nil
+	return nil
 }

@@ -79,18 +79,15 @@ func (st *h2stream) tryReceive(in *input) (int, error) {
 	case st.body.empty():
 		return 0, nil
 	}
-	if in.buf == nil {
-		in.buf = bodyPiece(st.body.small())
-	}
-	n := st.body.read(in.buf)
-	in.r, in.w = 0, n
-	st.credit(n)
-	return n, nil
+	in.release()
+	in.buf, in.r, in.w = st.body.take()
+	st.credit(in.w - in.r)
+	return in.w - in.r, nil
 }
 
 // deliver sends DATA, as the client's windows allow.
 func (st *h2stream) deliver(p []byte, limit time.Duration) error {
-	if _, err := st.send(p, false, limit); err != nil {
+	if err := st.send(nil, p, false, limit); err != nil {
 		return err
 	}
 	st.c.flush()

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/binary"
+	"os"
 	"runtime"
 	"time"
 
@@ -27,7 +28,7 @@ const (
 
 func (o *h2out) start(c *h2conn) {
 	o.c = c
-	o.to = output{to: &c.wire, timeout: c.srv.limits.WriteTimeout}
+	o.to = output{to: &c.wire, timeout: c.srv.limits.WriteTimeout, minRate: c.srv.limits.MinRate}
 	o.encoder.start()
 }
 
@@ -177,33 +178,33 @@ func (st *h2stream) flush(*Exchange) error {
 // writeBody sends one piece of the answer's content, as the client's windows allow (RFC
 // 9113 section 6.9). While it waits for them, nobody reads from the upstream.
 func (st *h2stream) writeBody(x *Exchange, piece []byte, last bool) error {
-	n, err := st.send(piece, last, st.c.srv.limits.WriteTimeout)
-	x.out.bytes += int64(n)
-	return err
+	return st.send(x, piece, last, st.c.srv.limits.WriteTimeout)
 }
 
-// send sends p in DATA frames, and returns how much of it. It waits at most limit for a
-// window to open.
-func (st *h2stream) send(p []byte, last bool, limit time.Duration) (sent int, err error) {
+// send sends a piece in DATA frames: of the answer of x, or of a tunnel, which has none. It
+// waits at most limit for a window to open.
+func (st *h2stream) send(x *Exchange, piece []byte, last bool, limit time.Duration) error {
 	c := st.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for sent < len(p) {
-		piece := p[sent:]
+	for len(piece) > 0 {
 		if err := st.awaitRoom(); err != nil {
-			return sent, err
+			return err
 		}
 		n := int(min(int64(min(len(piece), h2MaxFrame)), st.flow.send, c.flow.send))
 		if n <= 0 {
-			if err := st.awaitWindow(limit); err != nil {
-				return sent, err
+			if err := st.awaitWindow(x, limit); err != nil {
+				return err
 			}
 			continue
 		}
 		st.appendData(piece[:n], last && n == len(piece))
-		sent += n
+		if x != nil {
+			x.out.bytes += int64(n)
+		}
+		piece = piece[n:]
 	}
-	return sent, nil
+	return nil
 }
 
 // appendData adds one DATA frame. It is called with mu.
@@ -225,15 +226,36 @@ func (st *h2stream) endFlag(end bool) http2.Flags {
 	return 0
 }
 
-// awaitWindow waits until the client takes more. It is called with mu, and lets go of it
-// meanwhile.
-func (st *h2stream) awaitWindow(limit time.Duration) error {
+// awaitWindow waits until the client takes more, as long as it takes enough on the whole: a
+// tunnel, without an x, may be silent. It is called with mu, and lets go of it meanwhile.
+func (st *h2stream) awaitWindow(x *Exchange, limit time.Duration) error {
 	c := st.c
 	c.mu.Unlock()
 	c.flush()
-	err := await(st.writable, limit)
+	now := time.Now()
+	by := time.Time{}
+	if x != nil {
+		by = x.out.by
+	}
+	err := await(st.writable, within(limit, by, now))
+	if err == nil && x != nil {
+		err = st.keepsUp(x, limit, time.Since(now))
+	}
 	c.mu.Lock()
 	return err
+}
+
+// keepsUp notes a wait for the client, and fails once it has taken too little in too long.
+func (st *h2stream) keepsUp(x *Exchange, limit, waited time.Duration) error {
+	if st.waited += waited; st.waited <= limit {
+		return nil
+	}
+	slow := tooSlow(int(x.out.bytes-st.taken), st.c.srv.limits.MinRate, st.waited)
+	st.waited, st.taken = 0, x.out.bytes
+	if slow {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
 }
 
 // endAnswer ends the answer, perhaps with a trailer section.

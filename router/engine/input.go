@@ -1,7 +1,5 @@
 package engine
 
-import "io"
-
 // input is what has been read from a connection and not been used yet: buf[r:w].
 //
 // While a message is being handled its head is pinned: its fields lie in the buffer, so
@@ -62,25 +60,23 @@ func (in *input) compact(limit int) bool {
 	return true
 }
 
-// fill reads more of a body: all that was read before has been used. It returns io.EOF
-// as the reader does.
-func (in *input) fill(src io.Reader) error {
+// used lets go of the buffer of bytes that have all been used, before more of a body is read. A
+// head in it stays where it is.
+func (in *input) used() {
 	switch {
-	case in.buf == nil:
-		in.buf = getBodyBuffer()
 	case in.head:
 		in.head = false
 		in.pinned = in.buf
-		in.buf = getBodyBuffer()
+	case in.buf != nil:
+		putBuffer(in.buf)
 	}
-	in.r, in.w = 0, 0
-	n, err := src.Read(in.buf)
-	in.w = n
-	if n > 0 {
-		return nil
+	in.buf, in.r, in.w = nil, 0, 0
+}
+
+// want is how much to read next of a body: where little came before, little is expected.
+func (in *input) want() int {
+	if in.w > 0 && in.w == len(in.buf) {
+		return bodyBufferSize
 	}
-	if err == nil {
-		err = io.ErrNoProgress
-	}
-	return err
+	return min(max(2*in.w, headBufferSize), bodyBufferSize)
 }

@@ -20,6 +20,13 @@ type Limits struct {
 	HeadTimeout time.Duration
 	// BodyTimeout is the longest wait between two reads of a request body. Default 60 s.
 	BodyTimeout time.Duration
+	// MinRate is how many bytes a second of a request body a client has to send, on average
+	// while it is waited for, and to take of an answer that cannot be written at once.
+	// Bodies of gRPC are not held to it. Default 240; below 0: there is none.
+	MinRate int
+	// MinRateGrace is how long a body may be waited for in all before MinRate counts.
+	// Default 10 s.
+	MinRateGrace time.Duration
 	// WriteTimeout is the longest wait for a client to take what is written. Default 60 s.
 	WriteTimeout time.Duration
 	// IdleTimeout is how long a connection may stay without a request. Default 75 s.
@@ -49,9 +56,11 @@ func (l Limits) withDefaults() Limits {
 	setInt(&l.MaxFields, 200)
 	setInt(&l.MaxRequests, 10000)
 	setInt(&l.MaxConnections, 65536)
+	setInt(&l.MinRate, 240)
 	setTime(&l.HeadTimeout, 60*time.Second)
 	setTime(&l.BodyTimeout, 60*time.Second)
 	setTime(&l.WriteTimeout, 60*time.Second)
+	setTime(&l.MinRateGrace, 10*time.Second)
 	setTime(&l.IdleTimeout, 75*time.Second)
 	setTime(&l.HandshakeTimeout, 10*time.Second)
 	setTime(&l.TunnelTimeout, time.Hour)

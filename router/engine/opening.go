@@ -113,7 +113,7 @@ func (c *serverConn) disarm() {
 }
 
 func (c *serverConn) handshake(t *tls.Conn) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), c.srv.limits.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(c.srv.handshakes, c.srv.limits.HandshakeTimeout)
 	defer cancel()
 	if err := t.HandshakeContext(ctx); err != nil {
 		c.srv.handshakeErrors.Add(1)

@@ -11,15 +11,25 @@ type output struct {
 	buf     []byte // borrowed; what waits to be written
 	chunked bool
 	timeout time.Duration // of one write
+	by      time.Time     // of all writes; zero: any time
+	minRate int           // bytes a second that have to be taken where a write has to wait; 0: any
 	bytes   int64         // of content, that is without framing
 	wrote   int64         // that left, framing and all
+
+	skip     int  // bytes of buf that have been foretold
+	foretold bool // a byte has been, and nothing was written since
 }
 
 func (o *output) start(to *wire, timeout time.Duration) {
-	if o.buf == nil {
-		o.buf = getHeadBuffer()
-	}
 	*o = output{to: to, buf: o.buf[:0], timeout: timeout}
+}
+
+// borrow is what waits, in a buffer that can be appended to.
+func (o *output) borrow() []byte {
+	if o.buf == nil {
+		o.buf = getHeadBuffer()[:0]
+	}
+	return o.buf
 }
 
 func (o *output) release() {
@@ -56,9 +66,9 @@ func (o *output) body(piece []byte) error {
 const chunkOverhead = 32
 
 func (o *output) chunks(piece []byte) error {
-	if len(piece)+chunkOverhead > o.room() && cap(o.buf) < bodyBufferSize {
-		bigger := append(getBodyBuffer()[:0], o.buf...)
-		putBuffer(o.buf)
+	if need := len(o.buf) + len(piece) + 2*chunkOverhead; need > cap(o.buf) && cap(o.buf) < bodyBufferSize {
+		bigger := append(getBuffer(need)[:0], o.buf...)
+		o.release()
 		o.buf = bigger
 	}
 	for len(piece) > 0 {
@@ -87,25 +97,38 @@ func (o *output) end(trailer []byte) error {
 	return o.flush()
 }
 
+// foretell writes a byte before its time.
+func (o *output) foretell(b byte) error {
+	err := o.write([]byte{b})
+	o.foretold = true
+	return err
+}
+
 // flush writes all that waits.
 func (o *output) flush() error {
 	if len(o.buf) == 0 {
 		return nil
 	}
-	err := o.write(o.buf)
+	err := o.write(o.buf[o.skip:])
+	o.skip = 0
 	o.buf = o.buf[:0]
 	return err
 }
 
-// write writes p. A client that takes it slowly but steadily is fine: a time-out counts
-// only if nothing at all could be written since the last one. Not so over TLS, where a
-// write that timed out leaves a record cut in two.
+// write writes p. One who takes it slowly but steadily is fine: a time-out counts only if
+// next to nothing could be written since the last one. Not so over TLS, where a write that
+// timed out leaves a record cut in two.
 func (o *output) write(p []byte) error {
+	o.foretold = false
 	for {
-		o.to.armWrite(time.Now(), o.timeout)
+		now := time.Now()
+		if expired(o.by, now) {
+			return errTotal
+		}
+		o.to.armWrite(now, within(o.timeout, o.by, now))
 		n, err := o.to.conn.Write(p)
 		o.wrote += int64(n)
-		if err == nil || n == 0 || o.to.tls != nil || !isTimeout(err) {
+		if err == nil || o.to.tls != nil || !isTimeout(err) || tooSlow(n, o.minRate, o.timeout) {
 			return err
 		}
 		p = p[n:]

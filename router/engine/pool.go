@@ -186,9 +186,9 @@ func (p *Pool) closeIdle(then time.Time) {
 	}
 }
 
-// dial makes a new connection. It begins with the header, if there is one.
-func (p *Pool) dial(header []byte) (*clientConn, error) {
-	conn, err := p.connect()
+// dial makes a new connection within that time. It begins with the header, if there is one.
+func (p *Pool) dial(header []byte, timeout time.Duration) (*clientConn, error) {
+	conn, err := p.connect(timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -202,8 +202,8 @@ func (p *Pool) dial(header []byte) (*clientConn, error) {
 }
 
 // connect makes the connection beneath, whatever is spoken on it.
-func (p *Pool) connect() (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.ConnectTimeout)
+func (p *Pool) connect(timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return p.cfg.DialContext(ctx, "tcp", p.address)
 }

@@ -40,7 +40,7 @@ func silent(t *testing.T) string {
 
 func mustDial(t *testing.T, p *Pool) *clientConn {
 	t.Helper()
-	u, err := p.dial(nil)
+	u, err := p.dial(nil, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestPoolGivesAConnectionToOneAtATime(t *testing.T) {
 				u := p.get()
 				if u == nil {
 					var err error
-					if u, err = p.dial(nil); err != nil {
+					if u, err = p.dial(nil, time.Second); err != nil {
 						t.Error(err)
 						return
 					}

@@ -30,6 +30,9 @@ func (p *pump) begin(x *Exchange) {
 	p.stopping.Store(false)
 	p.state.Store(pumpRunning)
 	p.done = make(chan struct{})
+	if x.gathered == nil {
+		x.startPace()
+	}
 	go p.run(x, x.up)
 }
 
@@ -39,6 +42,7 @@ func (p *pump) run(x *Exchange, u *clientConn) {
 		defer p.contain(srv, u)
 	}
 	err, byClient := x.sendBody(u)
+	u.out.release()
 	switch {
 	case err == nil:
 		p.state.Store(pumpFinished)
@@ -46,7 +50,7 @@ func (p *pump) run(x *Exchange, u *clientConn) {
 		p.cause = err
 		p.state.Store(pumpClientFailed)
 		// Wake whoever waits for an answer that cannot come.
-		_ = u.conn.SetReadDeadline(past)
+		u.interrupt()
 	default:
 		// The upstream may have answered before it stopped taking the body: whoever waits
 		// for the answer finds out.
@@ -80,6 +84,9 @@ func (p *pump) clientFailed() error {
 	return nil
 }
 
+// upstreamFailed reports that the upstream takes no more of the body.
+func (p *pump) upstreamFailed() bool { return p.started && p.state.Load() == pumpUpstreamFailed }
+
 // finished waits until the body has been sent, at most so long, and reports whether it
 // has been, wholly.
 func (p *pump) finished(wait time.Duration) bool {
@@ -110,6 +117,7 @@ func (p *pump) stop(x *Exchange) {
 		_ = x.up.conn.Close() // writing to it fails from here on
 	}
 	<-p.done
+	p.stopping.Store(false)
 	x.down.mendBody()
 	if p.state.Load() != pumpFinished {
 		x.closing = true
@@ -120,11 +128,18 @@ func (p *pump) stop(x *Exchange) {
 // sendBody reads the request's body to its end and sends it. byClient says whose fault
 // an error is.
 func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
+	if len(x.gathered) > 0 {
+		if err := u.out.body(x.gathered); err != nil {
+			return err, false
+		}
+	}
 	for {
 		piece, err := x.body.buffered()
 		switch {
 		case err != nil:
 			return err, true
+		case len(piece) > 0 && x.bodyTooLarge():
+			return ErrBodyTooLarge, true
 		case len(piece) > 0:
 			if err := u.out.body(piece); err != nil {
 				return err, false
@@ -139,11 +154,7 @@ func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
 			if err := u.out.flush(); err != nil {
 				return err, false
 			}
-			x.down.armBody(time.Now())
-			if x.pump.stopping.Load() { // after arming: stop's own deadline may have come first
-				return errStopped, true
-			}
-			if err := x.body.fill(x.down); err != nil {
+			if err := x.fillBody(); err != nil {
 				return err, true
 			}
 		}

@@ -9,6 +9,9 @@ import (
 // to it. An error means that the client did not get all of it; the connection ends then.
 func (x *Exchange) Send() error {
 	x.sent = true
+	if x.up != nil {
+		x.out.by = x.by
+	}
 	if x.up != nil && x.Response.Status == 101 {
 		return x.aborts(x.down.tunnel(x))
 	}
@@ -84,30 +87,26 @@ func (x *Exchange) relay() error {
 	}
 }
 
-// more gets more of the body: into the input, or straight to the client.
+// more gets more of the body, once the client has room for it: into the input, or straight
+// to the client.
 func (x *Exchange) more(u *clientConn) error {
+	n, err := x.down.room(x)
+	if err != nil {
+		return err
+	}
 	if x.upBody.framing == byLength && x.upBody.left >= spliceFrom && !x.slow && u.splices() {
 		if to := x.down.socket(); to != nil {
 			return x.splice(u, to)
 		}
 	}
-	return x.upBody.fill((*upstreamReader)(x))
-}
-
-// upstreamReader is an exchange as the io.Reader of its upstream's bytes.
-type upstreamReader Exchange
-
-// Read is readUpstream.
-func (r *upstreamReader) Read(p []byte) (int, error) {
-	x := (*Exchange)(r)
-	return x.readUpstream(x.up, p)
+	return x.upBody.filled(x.readUpstream(u, n))
 }
 
 // splice lets the kernel move one step of the body from socket to socket. Where one of the
 // two is slow the rest is copied, which can be looked at while it goes.
 func (x *Exchange) splice(u *clientConn, to *wire) error {
 	start := time.Now()
-	u.armRead(start, min(glance, u.pool.cfg.ReadTimeout, x.out.timeout/4))
+	u.armRead(start, min(blindGlance, x.waits.Read, x.out.timeout/4))
 	to.armWrite(start, x.out.timeout)
 	surely := to.writeBy.Add(-x.out.timeout / 4) // before the client can have timed out
 	step := min(x.upBody.left, x.spliceStep)
@@ -169,6 +168,7 @@ func (x *Exchange) endRelay(u *clientConn) error {
 // letGo gives the upstream's connection back, or ends it. Until then the head of its
 // answer lies in its buffer.
 func (x *Exchange) letGo(now time.Time) {
+	x.forgetGathered()
 	if x.up != nil && x.upReusable && x.proxyOut == 0 {
 		x.up.rest(now)
 		x.up = nil

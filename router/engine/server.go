@@ -41,6 +41,12 @@ type Server struct {
 	streamed        atomic.Uint64
 	streams         StreamHandler // Handler, if it is one
 
+	gathered   atomic.Int64 // bytes of bodies
+	lookout    lookout
+	haste      atomic.Int64 // while it shuts down: when heads and handshakes have to be complete, Unix nanoseconds
+	handshakes context.Context
+	hurry      context.CancelFunc // ends them
+
 	mu        sync.Mutex
 	conns     map[*serverConn]net.Conn
 	listeners map[net.Listener]struct{}
@@ -69,6 +75,7 @@ func (s *Server) prepare() {
 		s.conns = map[*serverConn]net.Conn{}
 		s.listeners = map[net.Listener]struct{}{}
 		s.stopped = make(chan struct{})
+		s.handshakes, s.hurry = context.WithCancel(context.Background())
 	})
 }
 
@@ -184,11 +191,14 @@ func (s *Server) Drain() {
 }
 
 // Shutdown stops accepting, closes idle connections, and waits until the others have
-// finished what they are at. When ctx ends it closes those that are left and returns
+// finished what they are at. What is no request yet, a handshake or a part of a head, has a
+// second to become one. When ctx ends it closes those that are left and returns
 // ctx's error. The Server cannot be used again.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.prepare()
 	s.Drain()
+	defer s.lookout.close()
+	defer s.hasten()()
 	empty := s.close()
 	for {
 		s.wakeIdle()
@@ -202,6 +212,24 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			// A connection may have become idle between its answer and the look at it.
 		}
 	}
+}
+
+// hasten gives handshakes and heads drainIdle to end, and returns what ends that.
+func (s *Server) hasten() (stop func()) {
+	s.haste.CompareAndSwap(0, time.Now().Add(drainIdle).UnixNano())
+	t := time.AfterFunc(drainIdle, s.hurry)
+	return func() {
+		t.Stop()
+		s.hurry()
+	}
+}
+
+// headsBy is deadline, or the time by which heads have to be complete if that is sooner.
+func (s *Server) headsBy(deadline time.Time) time.Time {
+	if haste := s.haste.Load(); haste != 0 && haste < deadline.UnixNano() {
+		return time.Unix(0, haste)
+	}
+	return deadline
 }
 
 // drainLook is how often Shutdown looks for connections that have become idle.

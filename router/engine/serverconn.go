@@ -23,14 +23,17 @@ type serverConn struct {
 	first  input // what ends a wait for a request
 	state  atomic.Uint32
 	h2     atomic.Pointer[h2conn] // while it speaks HTTP/2
+
+	watchedAs int // the descriptor, for lookout
 }
 
-// States of a connection. Only an idle one may be woken to be closed: what is on its way
-// in another is finished.
+// States of a connection. Only an idle one may be woken to be closed, and one that reads a
+// head to be quick: what is on its way in another is finished.
 const (
 	connBusy uint32 = iota
 	connIdle
-	connWaking // wake is about to move its deadline
+	connReading // a head, of which not all has come
+	connWaking  // wake is about to move its deadline
 	connWoken
 	connTunnel
 )
@@ -158,6 +161,10 @@ func (c *serverConn) wake() {
 		_ = c.conn.SetReadDeadline(past) // fails only if it has closed
 		c.state.Store(connWoken)
 	}
+	if c.state.CompareAndSwap(connReading, connWaking) {
+		_ = c.conn.SetReadDeadline(c.srv.headsBy(time.Now().Add(drainIdle))) // as above
+		c.state.Store(connWoken)
+	}
 }
 
 // settleWake waits the moment until wake has moved the deadline, and undoes it.
@@ -183,6 +190,7 @@ func (c *serverConn) lastLook(in *input) error {
 func (c *serverConn) exchange(x *Exchange) bool {
 	x.begin(c, &c.peer, time.Now())
 	x.out.start(&c.wire, c.srv.limits.WriteTimeout)
+	x.out.minRate = c.srv.limits.MinRate
 	refusal, alive := c.readRequest(x)
 	if !alive || refusal == errNotHTTP && c.srv.H2C && c.served == 0 && !c.secure {
 		return false // in the latter case it may have been meant for either protocol
@@ -297,13 +305,18 @@ const maxBlankLines = 1
 
 // readMore reads what fits behind the unread bytes of in.
 func (c *serverConn) readMore(in *input, deadline time.Time) error {
-	left := time.Until(deadline)
+	now := time.Now()
+	left := c.srv.headsBy(deadline).Sub(now)
 	if left <= 0 {
 		return errHeadTimeout
 	}
-	c.armRead(time.Now(), left)
+	c.armRead(now, left) // before wake may move the deadline
+	c.state.Store(connReading)
 	n, err := c.conn.Read(in.buf[in.w:])
 	in.w += n
+	if !c.state.CompareAndSwap(connReading, connBusy) {
+		c.settleWake()
+	}
 	if n > 0 {
 		return nil
 	}

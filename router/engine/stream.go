@@ -84,7 +84,7 @@ func (s *Stream) BytesSent() int64 { return s.relay.sent }
 // PROXY protocol in that version, if it is not 0.
 func (s *Stream) Connect(p *Pool, v ProxyVersion) *UpstreamError {
 	s.upAddr = p.address
-	u, err := p.dial(s.conn.proxyHeader(v))
+	u, err := p.dial(s.conn.proxyHeader(v), p.cfg.ConnectTimeout)
 	if err != nil {
 		return &UpstreamError{Cause: CauseConnect, Unsent: true, Err: asTimeout(err)}
 	}
@@ -98,6 +98,7 @@ func (s *Stream) Relay() error {
 	c := s.conn
 	c.srv.streamed.Add(1)
 	c.state.Store(connTunnel)
+	s.relay.limit = c.srv.limits.TunnelTimeout
 	err := s.relay.run(c.srv, &c.wire, &s.up.wire, c.first.unread(), nil)
 	c.first.release()
 	return err

@@ -12,7 +12,7 @@ import (
 // tunnel passes the 101 on, and then bytes both ways (RFC 9110 section 7.8).
 func (c *serverConn) tunnel(x *Exchange) error {
 	x.closing = true
-	b := appendStatusLine(x.out.buf, &x.Response)
+	b := appendStatusLine(x.out.borrow(), &x.Response)
 	b = x.Response.Fields.appendTo(b)
 	x.out.buf = append(b, "Connection: upgrade\r\n\r\n"...)
 	if err := x.out.flush(); err != nil {
@@ -39,7 +39,7 @@ type tunnelEnd interface {
 
 // relayTunnel passes bytes between client and upstream, first those that are here.
 func (x *Exchange) relayTunnel(client tunnelEnd) error {
-	var t tunnel
+	t := tunnel{limit: max(x.peer.srv.limits.TunnelTimeout, x.Timeouts.Read)}
 	err := t.run(x.peer.srv, client, &x.up.wire, x.in.unread(), x.up.in.unread())
 	x.out.bytes += t.sent
 	x.body.bytes += t.received
@@ -63,7 +63,6 @@ type tunnel struct {
 func (t *tunnel) run(srv *Server, client tunnelEnd, upstream *wire, fromClient, fromUpstream []byte) error {
 	srv.tunnels.Add(1)
 	defer srv.tunnels.Add(-1)
-	t.limit = srv.limits.TunnelTimeout
 	t.touch()
 	ended := make(chan struct{})
 	go func() {

@@ -25,12 +25,14 @@ type wire struct {
 
 	// The functions that raw calls are made once, and speak through these.
 	readInto  *input
+	readSize  int
 	readErr   error
 	firstByte [1]byte
 	onRead    func(fd uintptr) bool
 	pollFor   int16
 	pollFound int16
 	onPoll    func(fd uintptr)
+	onWrite   func(fd uintptr) bool
 }
 
 func (w *wire) init(conn net.Conn) {
@@ -48,6 +50,7 @@ func (w *wire) init(conn net.Conn) {
 			w.tcp, w.raw = tcp, raw
 			w.onRead = w.readSocket
 			w.onPoll = w.pollSocket
+			w.onWrite = writableSocket
 		}
 	}
 }
@@ -83,16 +86,36 @@ func (w *wire) armWrite(now time.Time, d time.Duration) {
 // others that can run have had their turn there often is something.
 func letOthers() { runtime.Gosched() }
 
-// Read reads as the connection does.
-func (w *wire) Read(p []byte) (int, error) { return w.conn.Read(p) }
-
 // await reads into in, which holds no buffer: one is borrowed only once there is
 // something to read. This is where idle connections spend their lives.
 func (w *wire) await(in *input) error {
 	if w.tls != nil || w.raw == nil {
 		return w.awaitByte(in)
 	}
-	w.readInto, w.readErr = in, nil
+	return w.readRaw(in, headBufferSize)
+}
+
+// fill reads up to n bytes of a body: all that in holds has been used. While it waits it
+// holds no buffer, but for TLS, of which one record comes at a time.
+func (w *wire) fill(in *input, n int) error {
+	in.used()
+	if w.tls == nil && w.raw != nil {
+		return w.readRaw(in, n)
+	}
+	in.buf = getBuffer(min(n, pieceBufferSize))
+	k, err := w.conn.Read(in.buf[:min(n, len(in.buf))])
+	in.w = k
+	switch {
+	case k > 0:
+		return nil
+	case err == nil:
+		return io.ErrNoProgress
+	}
+	return err
+}
+
+func (w *wire) readRaw(in *input, n int) error {
+	w.readInto, w.readSize, w.readErr = in, n, nil
 	err := w.raw.Read(w.onRead)
 	w.readInto = nil
 	if err == nil {
@@ -103,9 +126,9 @@ func (w *wire) await(in *input) error {
 
 func (w *wire) readSocket(fd uintptr) bool {
 	in := w.readInto
-	in.buf = getHeadBuffer()
+	in.buf = getBuffer(w.readSize)
 	for {
-		n, err := unix.Read(int(fd), in.buf)
+		n, err := unix.Read(int(fd), in.buf[:min(w.readSize, len(in.buf))])
 		switch {
 		case n > 0:
 			in.r, in.w = 0, n
@@ -161,8 +184,25 @@ func (w *wire) pollSocket(fd uintptr) {
 	}
 }
 
-// hungUp reports whether the other side has closed the connection, or its half of it.
-func (w *wire) hungUp() bool { return w.poll(hangUpEvents)&hangUpEvents != 0 }
+// writable reports whether the other side takes something now. It does if nobody can say.
+func (w *wire) writable() bool { return w.raw == nil || w.poll(unix.POLLOUT) != 0 }
+
+// awaitWritable waits until the other side takes something, or has gone.
+func (w *wire) awaitWritable() error {
+	if w.raw == nil {
+		return nil
+	}
+	return w.raw.Write(w.onWrite)
+}
+
+func writableSocket(fd uintptr) bool {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	n, err := unix.Poll(fds[:], 0)
+	return n > 0 || err != nil && err != unix.EINTR
+}
+
+// brokenEvents are those of a connection of which both halves have ended, or that failed.
+const brokenEvents int16 = unix.POLLHUP | unix.POLLERR
 
 // quiet reports whether an idle connection is still open, and nothing has come on it.
 // Bytes nobody asked for would be taken for the next answer.

@@ -1,0 +1,97 @@
+package engine
+
+import (
+	"errors"
+	"time"
+)
+
+// ErrBodyTooLarge says that a request's body is larger than Exchange.MaxBody.
+var ErrBodyTooLarge = errors.New("body larger than the limit")
+
+// gather takes the request's body, or its first BufferBody bytes, before an upstream has
+// anything to do with it. A body that has come as a whole has a length from then on, and can
+// be sent again. Its trailer section, if it has one, ends here.
+func (x *Exchange) gather() error {
+	if x.Request.framing == noBody || x.gathered != nil {
+		return nil
+	}
+	if whole, err := x.body.complete(); whole || err != nil {
+		return err
+	}
+	if err := x.invite(); err != nil {
+		return err
+	}
+	x.startPace()
+	for int64(len(x.gathered)) < x.BufferBody && x.borrowBudget() {
+		piece, err := x.body.buffered()
+		switch {
+		case err != nil:
+			return err
+		case len(piece) > 0:
+			x.gathered = append(x.gathered, piece...)
+			if x.bodyTooLarge() {
+				return ErrBodyTooLarge
+			}
+		case x.body.ended:
+			x.Request.framing, x.Request.ContentLength = byLength, int64(len(x.gathered))
+			x.body.framing = noBody // there is nothing more to be read
+			return nil
+		default:
+			if err := x.fillBody(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// invite asks for a body that its client keeps until it is told to go on: the upstream, who
+// would say so, has not been asked.
+func (x *Exchange) invite() error {
+	if !x.Request.expects || x.continued {
+		return nil
+	}
+	x.Request.Fields.Del(Expect)
+	x.Response.Status = 100
+	err := x.passInterim()
+	x.Response.reset()
+	return err
+}
+
+// fillBody waits for more of the request's body, as long as its pace allows.
+func (x *Exchange) fillBody() error {
+	start := time.Now()
+	x.down.armBody(start, within(x.pace.patience(x.body.bytes, x.peer.srv.limits.BodyTimeout), x.by, start))
+	if x.pump.stopping.Load() { // after arming: stop's own deadline may have come first
+		return errStopped
+	}
+	err := x.body.filled(x.down.fillBody(&x.in))
+	x.pace.waited += time.Since(start)
+	return err
+}
+
+func (x *Exchange) bodyTooLarge() bool { return x.MaxBody > 0 && x.body.bytes > x.MaxBody }
+
+// bodyBudget bounds what all exchanges of a server together hold of bodies. Above it they
+// are streamed.
+const bodyBudget = 64 << 20
+
+// borrowBudget accounts for what is gathered next.
+func (x *Exchange) borrowBudget() bool {
+	for x.borrowed < int64(len(x.gathered))+bodyBufferSize {
+		if x.peer.srv.gathered.Add(bodyBufferSize) > bodyBudget {
+			x.peer.srv.gathered.Add(-bodyBufferSize)
+			return false
+		}
+		x.borrowed += bodyBufferSize
+	}
+	return true
+}
+
+// forgetGathered lets go of it.
+func (x *Exchange) forgetGathered() {
+	if x.borrowed > 0 {
+		x.peer.srv.gathered.Add(-x.borrowed)
+	}
+	x.gathered, x.borrowed = nil, 0
+}
