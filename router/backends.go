@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/portico-ingress/portico/router/engine"
 )
@@ -60,7 +61,7 @@ func (r *Backends) SetTargets(name string, targets []Target) (changed bool) {
 		return false
 	}
 	next, removed := r.endpoints(old, targets)
-	b.endpoints.Store(&next)
+	b.setEndpoints(next)
 	r.close(removed)
 	return true
 }
@@ -108,24 +109,29 @@ func (r *Backends) sorted() []*Backend {
 // endpoints makes the new list out of the old one: both are sorted by address.
 func (r *Backends) endpoints(old []*Endpoint, targets []Target) (next, removed []*Endpoint) {
 	next = make([]*Endpoint, 0, len(targets))
+	born := int64(0) // those that are first have nobody to leave requests to
+	if len(old) > 0 {
+		born = sinceStart(time.Now()) | 1 // 0 says that it was not so
+	}
 	for _, t := range targets {
 		for len(old) > 0 && old[0].address.Compare(t.Address) < 0 {
 			removed, old = append(removed, old[0]), old[1:]
 		}
 		if len(old) > 0 && survives(old[0], t) {
-			old[0].target.Store(&t)
+			old[0].setTarget(&t)
 			next, old = append(next, old[0]), old[1:]
 			continue
 		}
-		next = append(next, newEndpoint(t, r.cfg.NewPool(t.Address)))
+		next = append(next, newEndpoint(t, r.cfg.NewPool(t.Address), born))
 	}
 	return next, append(removed, old...)
 }
 
 // survives tells whether the target is what the endpoint has been talking to.
 func survives(e *Endpoint, t Target) bool {
-	name := e.Name()
-	return e.address == t.Address && (name == t.Name || name == "" || t.Name == "")
+	was := e.target.Load()
+	same := func(a, b string) bool { return a == b || a == "" || b == "" }
+	return was.Address == t.Address && same(was.Name, t.Name) && same(was.ID, t.ID)
 }
 
 // close ends the idle connections of endpoints that are no longer listed; those in use end

@@ -39,6 +39,8 @@ type Route struct {
 	Status int
 	// Reason says, for people, why there is no Backend. It is never sent to a client.
 	Reason string
+	// Policy says how requests are spread over the endpoints of Backend. Nil is the default.
+	Policy *Policy
 	// Filters run in order before the request is sent, and in reverse order on the answer.
 	Filters []Filter
 	// Stats counts what the route does. It outlives the Table. Nil is allowed: nothing is counted.
