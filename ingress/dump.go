@@ -22,6 +22,8 @@ type RouteInfo struct {
 	Service string `json:"service,omitempty"`
 	// Endpoints are the addresses at this moment.
 	Endpoints []string `json:"endpoints"`
+	// Policy says how requests are spread, where that is not the default.
+	Policy string `json:"policy,omitempty"`
 	// Filters are named in the order they run.
 	Filters []string `json:"filters,omitempty"`
 	// Status is what is answered without a backend, and Reason why.
@@ -56,7 +58,7 @@ func Routes(t *router.Table) []RouteInfo {
 func routeInfo(r *router.Route) RouteInfo {
 	info := RouteInfo{
 		Host: r.Host, Path: r.Path, PathType: r.PathType.String(),
-		Origin: r.Origin, Service: r.Service, Endpoints: []string{}, Reason: r.Reason,
+		Origin: r.Origin, Service: r.Service, Endpoints: []string{}, Reason: r.Reason, Policy: r.Policy.String(),
 	}
 	for _, f := range r.Filters {
 		info.Filters = append(info.Filters, fmt.Sprint(f))
@@ -109,6 +111,9 @@ func (r RouteInfo) String() string {
 		words = append(words, "["+strings.Join(r.Endpoints, " ")+"]")
 	}
 	words = append(words, r.Filters...)
+	if r.Policy != "" {
+		words = append(words, r.Policy)
+	}
 	if r.Reason != "" {
 		words = append(words, "("+r.Reason+")")
 	}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/router"
 )
 
 // world makes random objects from few names, so that they meet.
@@ -94,6 +95,9 @@ func (w *world) ingress() {
 		ing.Annotations = map[string]string{
 			pick(w, "portico.dev/ssl-redirect", "portico.dev/force-ssl-redirect", "nginx.ingress.kubernetes.io/auth-url", "portico.dev/x"): pick(w, "false", "true"),
 		}
+	}
+	if w.chance(20) {
+		ing.Annotations = map[string]string{"portico.dev/health-check": pick(w, "http", "tcp"), "portico.dev/load-balance": "ewma"}
 	}
 	if w.chance(30) {
 		b := w.backend()
@@ -190,10 +194,11 @@ func (w *world) secret() {
 type view struct {
 	Table, Problems, Certificates string
 	Live                          map[string]int
+	Checks                        map[string]map[router.HealthCheck]int
 }
 
 func viewOf(c *compiler) view {
-	return view{Dump(c.table), dumpProblems(c), dumpCertificates(c), c.live}
+	return view{Dump(c.table), dumpProblems(c), dumpCertificates(c), c.live, c.checks}
 }
 
 // everything is a change that names all objects, as the first one does.

@@ -38,9 +38,10 @@ type Backend struct {
 	retrying atomic.Int64 // requests that are being sent again
 	running  atomic.Int64 // requests of routes with Limits.Requests
 	counts   backendCounts
-	mu       sync.Mutex // of ejections
+	check    atomic.Pointer[HealthCheck] // nil: none
+	mu       sync.Mutex                  // of ejections
 	queue    queue
-	_        [40]byte
+	_        [32]byte
 }
 
 // newBackend starts its turns anywhere, so that not every backend of every proxy sends its
@@ -58,6 +59,14 @@ func (b *Backend) Name() string { return b.name }
 // Endpoints returns the endpoints of this moment, sorted by address. The slice is shared
 // and must not be changed.
 func (b *Backend) Endpoints() []*Endpoint { return b.list.Load().endpoints }
+
+// Check is how the endpoints are checked, with its defaults filled in.
+func (b *Backend) Check() HealthCheck {
+	if c := b.check.Load(); c != nil {
+		return *c
+	}
+	return HealthCheck{}
+}
 
 // setEndpoints makes a list the one of this moment. What was derived from the last one and
 // is in use is derived anew here, and not by a request.

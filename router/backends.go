@@ -26,6 +26,8 @@ type Backends struct {
 
 	mu     sync.Mutex // for All; the owner alone writes
 	byName map[string]*Backend
+
+	checksChanged chan struct{} // of one: the Checker has to look
 }
 
 // NewBackends returns an empty register.
@@ -33,7 +35,7 @@ func NewBackends(cfg BackendsConfig) *Backends {
 	if cfg.NewPool == nil {
 		cfg.NewPool = func(netip.AddrPort) *engine.Pool { return nil }
 	}
-	return &Backends{cfg: cfg, closePool: (*engine.Pool).Close, byName: map[string]*Backend{}}
+	return &Backends{cfg: cfg, closePool: (*engine.Pool).Close, byName: map[string]*Backend{}, checksChanged: make(chan struct{}, 1)}
 }
 
 // Get returns the backend of that name. It is made on first use, without endpoints.
@@ -63,6 +65,9 @@ func (r *Backends) SetTargets(name string, targets []Target) (changed bool) {
 	next, removed := r.endpoints(old, targets)
 	b.setEndpoints(next)
 	r.close(removed)
+	if b.check.Load() != nil {
+		r.pokeChecker()
+	}
 	return true
 }
 
@@ -71,6 +76,33 @@ func (r *Backends) SetTargets(name string, targets []Target) (changed bool) {
 func (r *Backends) Keep(names map[string]struct{}) {
 	for _, b := range r.forget(names) {
 		r.close(b.Endpoints())
+		if b.check.Load() != nil {
+			r.pokeChecker()
+		}
+	}
+}
+
+// SetCheck says how the endpoints of a backend are checked; the zero value: not at all. A
+// Checker does it.
+func (r *Backends) SetCheck(name string, c HealthCheck) {
+	next := &c
+	if c.Kind == CheckOff {
+		next = nil
+	} else {
+		c = c.withDefaults()
+	}
+	b := r.Get(name)
+	if last := b.check.Load(); last == next || last != nil && next != nil && *last == *next {
+		return
+	}
+	b.check.Store(next)
+	r.pokeChecker()
+}
+
+func (r *Backends) pokeChecker() {
+	select {
+	case r.checksChanged <- struct{}{}:
+	default: // it will look anyway
 	}
 }
 

@@ -61,6 +61,9 @@ func (c HealthCheck) withDefaults() HealthCheck {
 	return c
 }
 
+// Every is the Interval that holds.
+func (c HealthCheck) Every() time.Duration { return c.withDefaults().Interval }
+
 // String tells all that holds.
 func (c HealthCheck) String() string {
 	c = c.withDefaults()
@@ -68,5 +71,8 @@ func (c HealthCheck) String() string {
 	if c.Port != 0 {
 		s += fmt.Sprintf(":%d", c.Port)
 	}
-	return fmt.Sprintf("%s%s%s%s,%s,timeout=%s,rise=%d,fall=%d", s, c.Host, c.Path, c.Service, c.Interval, c.Timeout, c.Rise, c.Fall)
+	if c.Service != "" {
+		s += "/" + c.Service
+	}
+	return fmt.Sprintf("%s%s%s,%s,timeout=%s,rise=%d,fall=%d", s, c.Host, c.Path, c.Interval, c.Timeout, c.Rise, c.Fall)
 }

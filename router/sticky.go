@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	mathrand "math/rand/v2"
 	"strconv"
 	"strings"
@@ -55,8 +56,23 @@ var stickyNames = [...]string{"off", "balanced", "persistent"}
 // String is the word people write.
 func (m StickyMode) String() string { return stickyNames[m] }
 
-// String tells mode and cookie.
-func (s Sticky) String() string { return s.Mode.String() + "(" + s.Cookie + ")" }
+// String tells the mode, the cookie, and what else is not the default.
+func (s Sticky) String() string {
+	words := []string{s.Cookie}
+	add := func(set bool, format string, args ...any) {
+		if set {
+			words = append(words, fmt.Sprintf(format, args...))
+		}
+	}
+	add(s.Path != "", "path=%s", s.Path)
+	add(s.Domain != "", "domain=%s", s.Domain)
+	add(s.MaxAge > 0, "max-age=%s", s.MaxAge)
+	add(s.Expires > 0, "expires=%s", s.Expires)
+	add(s.SameSite != "", "samesite=%s", s.SameSite)
+	add(s.Secure, "secure")
+	add(s.ChangeOnFailure, "change-on-failure")
+	return s.Mode.String() + "(" + strings.Join(words, ",") + ")"
+}
 
 // sessionID is the value of a sticky cookie: 128 bits in hexadecimal digits.
 type sessionID [32]byte

@@ -11,6 +11,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/portico-ingress/portico/router"
 )
 
 // Prefixes of the annotations that Read looks at; it leaves all others to their owners.
@@ -25,6 +27,7 @@ type Phase string
 // The phases, in the order in which a request meets them.
 const (
 	PhaseRedirect Phase = "redirect"
+	PhaseBalance  Phase = "balance"
 )
 
 // Annotation is one setting.
@@ -44,13 +47,15 @@ type Annotation struct {
 	Apply func(value string, o *Options)
 }
 
-// Options are what the annotations of one Ingress ask for. They are comparable.
+// Options are what the annotations of one Ingress ask for.
 type Options struct {
 	// NoSSLRedirect serves plain HTTP even where the host has TLS.
 	NoSSLRedirect bool
 	// ForceSSLRedirect redirects plain HTTP even where the host has no TLS. It wins over
 	// NoSSLRedirect.
 	ForceSSLRedirect bool
+	// Policy says how requests are spread over endpoints; nil is the default.
+	Policy *router.Policy
 	// Refuse, if not empty, says why the routes of the Ingress answer 503: an annotation
 	// asks for protection that Portico does not have, and serving without it would open
 	// what was meant to be closed.
@@ -71,6 +76,16 @@ type Finding struct {
 var registry = []Annotation{
 	sslRedirect,
 	forceSSLRedirect,
+
+	loadBalance, upstreamHashBy, slowStart,
+	affinity, affinityMode,
+	sessionCookieName, sessionCookieExpires, sessionCookieMaxAge, sessionCookiePath, sessionCookieDomain,
+	sessionCookieSameSite, sessionCookieSecure, sessionCookieChangeOnFailure,
+	nextUpstream, nextUpstreamTries, nextUpstreamTimeout, retryBudget, retryBudgetFloor,
+	maxConnections, maxRequests, maxPending, pendingTimeout,
+	ejectAfter, ejectTime, ejectMaxTime, ejectMaxPercent,
+	healthCheck, healthCheckPath, healthCheckHost, healthCheckService, healthCheckPort,
+	healthCheckInterval, healthCheckTimeout, healthCheckRise, healthCheckFall,
 }
 
 var byKey = func() map[string]*Annotation {
@@ -104,6 +119,7 @@ func Read(annotations map[string]string) (Options, []Finding) {
 	for i := range registry {
 		findings = append(findings, registry[i].read(annotations, &o)...)
 	}
+	findings = append(findings, settlePolicy(annotations, &o)...)
 	slices.SortStableFunc(findings, func(a, b Finding) int { return strings.Compare(a.Key, b.Key) })
 	return o, findings
 }
@@ -138,9 +154,5 @@ func unknown(key string) string {
 	if near := nearest(key); near != "" {
 		return text + fmt.Sprintf("; did you mean %s?", near)
 	}
-	var keys []string
-	for i := range registry {
-		keys = append(keys, registry[i].Keys[0])
-	}
-	return text + "; supported are " + strings.Join(keys, ", ")
+	return text + "; the manual lists those that are supported"
 }
