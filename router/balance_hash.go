@@ -84,11 +84,15 @@ func (l *endpointList) byHash(q *query, bounded bool) *Endpoint {
 	return overloaded
 }
 
-// bounded tells whether e may have a request more. One that is idle may, and that needs no
-// look at the others.
+// neverBusy is how many requests in flight are no burden to any endpoint. Without it, two
+// requests at once with one key would go to two endpoints when there is little else.
+const neverBusy = 8
+
+// bounded tells whether e may have a request more. One that is not busy may, and that needs
+// no look at the others.
 func (l *endpointList) bounded(e *Endpoint, total *int64) bool {
 	load := e.inFlight.Load()
-	if load == 0 {
+	if load < neverBusy {
 		return true
 	}
 	if *total < 0 {

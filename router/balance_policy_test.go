@@ -331,6 +331,21 @@ func TestHashIsBoundedUnderOneBusyKey(t *testing.T) {
 	}
 }
 
+// A few requests at once with one key stay together.
+func TestHashKeepsAFewTogether(t *testing.T) {
+	b := backendAt(t, 1, 2, 3, 4, 5)
+	first := pickAs(b, &Policy{Balance: ConsistentHash}, keyOf(7))
+	for i := range neverBusy {
+		e := pickAs(b, &Policy{Balance: ConsistentHash}, keyOf(7))
+		if e.Begin(); e != first {
+			t.Errorf("request %d is at %v, and the first at %v", i+1, e.Address(), first.Address())
+		}
+	}
+	if pickAs(b, &Policy{Balance: ConsistentHash}, keyOf(7)) == first {
+		t.Errorf("%d at one endpoint, and none at others", neverBusy+1)
+	}
+}
+
 func TestHashPassesOverWhatIsOut(t *testing.T) {
 	b := backendAt(t, 1, 2, 3, 4)
 	p := &Policy{Balance: ConsistentHash}
@@ -462,7 +477,7 @@ func BenchmarkPickBy(b *testing.B) {
 			backend := r.Get("b")
 			for _, e := range backend.Endpoints() {
 				e.latency.observe(time.Millisecond, time.Now())
-				e.Begin()
+				e.inFlight.Store(neverBusy) // so that the bound of hashing has to look at all
 			}
 			name := p.String()
 			if name == "" {

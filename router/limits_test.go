@@ -85,8 +85,9 @@ func TestLimitsHold(t *testing.T) {
 }
 
 func TestLimitsReject(t *testing.T) {
+	t.Parallel()
 	h := startHolding(t)
-	f := setup{route: withPolicy(&Policy{Limits: Limits{Connections: 1, Pending: 1, PendingTimeout: 300 * time.Millisecond}})}.start(t, h.addr)
+	f := setup{route: withPolicy(&Policy{Limits: Limits{Connections: 1, Pending: 1, PendingTimeout: 3 * time.Second}})}.start(t, h.addr)
 	first := f.dial(t).send(getIt)
 	eventually(t, "one is under way", func() bool { return h.now.Load() == 1 })
 	second := f.dial(t).send(getIt)
