@@ -46,6 +46,8 @@ type compiler struct {
 	chosen *certs.Certificate // the live default certificate of the settings; nil if there is none
 	// live counts the routes in the table, by the Ingress that asked for them.
 	live map[string]int
+	// checks counts the live routes that ask for a check, by backend.
+	checks map[string]map[router.HealthCheck]int
 	// touched are the Ingresses whose status may have to change.
 	touched map[string]struct{}
 	// unjudged are the Secrets that have become wanted and were not looked at yet.
@@ -74,6 +76,8 @@ type dirt struct {
 	// shields are the hosts that may have to be kept from a wildcard certificate, or not.
 	shields  map[string]struct{}
 	fallback bool
+	// checks are the backends whose check may differ.
+	checks map[string]struct{}
 	// certificates is set when the Set differs though no host does.
 	certificates bool
 }
@@ -82,6 +86,7 @@ func newDirt() dirt {
 	return dirt{
 		hosts: map[string]struct{}{}, tlsHosts: map[string]struct{}{},
 		covered: map[string]coverage{}, shields: map[string]struct{}{},
+		checks: map[string]struct{}{},
 	}
 }
 
@@ -102,7 +107,8 @@ func newCompiler(cfg *Config, common *certs.Certificate, now func() time.Time) *
 		secrets: map[types.NamespacedName]*secretState{}, tlsHosts: map[string]*tlsHost{},
 		below:    map[string]map[string]struct{}{},
 		problems: newProblems(), dirty: newDirt(), table: router.NewTable(),
-		live: map[string]int{}, touched: map[string]struct{}{}, wants: true,
+		checks: map[string]map[router.HealthCheck]int{},
+		live:   map[string]int{}, touched: map[string]struct{}{}, wants: true,
 	}
 	c.dirty.fallback, c.dirty.certificates = true, true
 	if cfg.DefaultCertificate.Name != "" {
@@ -183,6 +189,7 @@ func (c *compiler) build() built {
 		c.dirty.fallback = false
 		c.buildFallback(edit)
 	}
+	c.setChecks()
 	if changed {
 		c.table = edit.Table()
 		b.table = c.table

@@ -24,6 +24,8 @@ type RouteInfo struct {
 	Service string `json:"service,omitempty"`
 	// Endpoints are the addresses at this moment.
 	Endpoints []string `json:"endpoints"`
+	// Policy says how requests are spread, where that is not the default.
+	Policy string `json:"policy,omitempty"`
 	// Filters are named in the order they run.
 	Filters []string `json:"filters,omitempty"`
 	// Timeouts are those that differ from the defaults: "read=1m0s total=2m0s".
@@ -68,7 +70,7 @@ func Routes(t *router.Table) []RouteInfo {
 func routeInfo(r *router.Route) RouteInfo {
 	info := RouteInfo{
 		Host: r.Host, Path: r.Path, PathType: r.PathType.String(),
-		Origin: r.Origin, Service: r.Service, Endpoints: []string{}, Reason: r.Reason,
+		Origin: r.Origin, Service: r.Service, Endpoints: []string{}, Reason: r.Reason, Policy: r.Policy.String(),
 		Timeouts: r.Timeouts.String(), MaxBody: r.MaxBody, BufferBody: r.BufferBody,
 	}
 	for _, f := range r.Filters {
@@ -136,6 +138,9 @@ func (r RouteInfo) String() string {
 	}
 	if r.Timeouts != "" {
 		words = append(words, "timeouts("+r.Timeouts+")")
+	}
+	if r.Policy != "" {
+		words = append(words, r.Policy)
 	}
 	if r.Reason != "" {
 		words = append(words, "("+r.Reason+")")

@@ -74,7 +74,7 @@ func judgeEndpoint(e *discoveryv1.Endpoint, port uint16) judgedEndpoint {
 	j := judgedEndpoint{terminating: value(e.Conditions.Terminating, false)}
 	j.Zone = value(e.Zone, "")
 	if e.TargetRef != nil {
-		j.Name = e.TargetRef.Name
+		j.Name, j.ID = e.TargetRef.Name, string(e.TargetRef.UID)
 	}
 	if len(e.Addresses) == 0 {
 		j.reason = endpointBadAddress

@@ -82,6 +82,7 @@ func (c *compiler) noteLost(before, now map[*backendRef]*ingressState) {
 }
 
 func (c *compiler) countLive(r *router.Route, n int) {
+	c.countCheck(r, n)
 	before := c.live[r.Origin]
 	if before+n == 0 {
 		delete(c.live, r.Origin)
@@ -183,7 +184,7 @@ func (m *hostMaker) problem(st *ingressState, field, format string, args ...any)
 
 // route makes one route of an Ingress.
 func (c *compiler) route(st *ingressState, host, path string, pathType router.PathType, ref *backendRef) *router.Route {
-	r := &router.Route{Host: host, Path: path, PathType: pathType, Origin: st.key}
+	r := &router.Route{Host: host, Path: path, PathType: pathType, Origin: st.key, Policy: st.spec.options.Policy}
 	c.lead(r, st, ref)
 	if r.Backend != nil {
 		applyOptions(r, &st.spec.options)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/portico-ingress/portico/certs"
 	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/router"
 )
 
 // world makes random objects from few names, so that they meet.
@@ -105,6 +106,9 @@ func (w *world) ingress() {
 			"nginx.ingress.kubernetes.io/auth-tls-match-cn":      pick(w, "", "", "CN=a"),
 			"nginx.ingress.kubernetes.io/force-ssl-redirect":     pick(w, "false", "true"),
 		}
+	}
+	if w.chance(20) {
+		ing.Annotations = map[string]string{"portico.dev/health-check": pick(w, "http", "tcp"), "portico.dev/load-balance": "ewma"}
 	}
 	if w.chance(30) {
 		b := w.backend()
@@ -204,10 +208,11 @@ func (w *world) secret() {
 type view struct {
 	Table, Problems, Certificates, Policies string
 	Live                                    map[string]int
+	Checks                                  map[string]map[router.HealthCheck]int
 }
 
 func viewOf(c *compiler) view {
-	return view{Dump(c.table), dumpProblems(c), dumpCertificates(c), dumpPolicies(c), c.live}
+	return view{Dump(c.table), dumpProblems(c), dumpCertificates(c), dumpPolicies(c), c.live, c.checks}
 }
 
 // dumpPolicies is what is asked of the clients of some names.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/portico-ingress/portico/router/engine"
 )
@@ -25,6 +26,8 @@ type Backends struct {
 
 	mu     sync.Mutex // for All; the owner alone writes
 	byName map[string]*Backend
+
+	checksChanged chan struct{} // of one: the Checker has to look
 }
 
 // NewBackends returns an empty register.
@@ -32,7 +35,7 @@ func NewBackends(cfg BackendsConfig) *Backends {
 	if cfg.NewPool == nil {
 		cfg.NewPool = func(netip.AddrPort) *engine.Pool { return nil }
 	}
-	return &Backends{cfg: cfg, closePool: (*engine.Pool).Close, byName: map[string]*Backend{}}
+	return &Backends{cfg: cfg, closePool: (*engine.Pool).Close, byName: map[string]*Backend{}, checksChanged: make(chan struct{}, 1)}
 }
 
 // Get returns the backend of that name. It is made on first use, without endpoints.
@@ -60,8 +63,11 @@ func (r *Backends) SetTargets(name string, targets []Target) (changed bool) {
 		return false
 	}
 	next, removed := r.endpoints(old, targets)
-	b.endpoints.Store(&next)
+	b.setEndpoints(next)
 	r.close(removed)
+	if b.check.Load() != nil {
+		r.pokeChecker()
+	}
 	return true
 }
 
@@ -70,6 +76,33 @@ func (r *Backends) SetTargets(name string, targets []Target) (changed bool) {
 func (r *Backends) Keep(names map[string]struct{}) {
 	for _, b := range r.forget(names) {
 		r.close(b.Endpoints())
+		if b.check.Load() != nil {
+			r.pokeChecker()
+		}
+	}
+}
+
+// SetCheck says how the endpoints of a backend are checked; the zero value: not at all. A
+// Checker does it.
+func (r *Backends) SetCheck(name string, c HealthCheck) {
+	next := &c
+	if c.Kind == CheckOff {
+		next = nil
+	} else {
+		c = c.withDefaults()
+	}
+	b := r.Get(name)
+	if last := b.check.Load(); last == next || last != nil && next != nil && *last == *next {
+		return
+	}
+	b.check.Store(next)
+	r.pokeChecker()
+}
+
+func (r *Backends) pokeChecker() {
+	select {
+	case r.checksChanged <- struct{}{}:
+	default: // it will look anyway
 	}
 }
 
@@ -108,24 +141,29 @@ func (r *Backends) sorted() []*Backend {
 // endpoints makes the new list out of the old one: both are sorted by address.
 func (r *Backends) endpoints(old []*Endpoint, targets []Target) (next, removed []*Endpoint) {
 	next = make([]*Endpoint, 0, len(targets))
+	born := int64(0) // those that are first have nobody to leave requests to
+	if len(old) > 0 {
+		born = sinceStart(time.Now()) | 1 // 0 says that it was not so
+	}
 	for _, t := range targets {
 		for len(old) > 0 && old[0].address.Compare(t.Address) < 0 {
 			removed, old = append(removed, old[0]), old[1:]
 		}
 		if len(old) > 0 && survives(old[0], t) {
-			old[0].target.Store(&t)
+			old[0].setTarget(&t)
 			next, old = append(next, old[0]), old[1:]
 			continue
 		}
-		next = append(next, newEndpoint(t, r.cfg.NewPool(t.Address)))
+		next = append(next, newEndpoint(t, r.cfg.NewPool(t.Address), born))
 	}
 	return next, append(removed, old...)
 }
 
 // survives tells whether the target is what the endpoint has been talking to.
 func survives(e *Endpoint, t Target) bool {
-	name := e.Name()
-	return e.address == t.Address && (name == t.Name || name == "" || t.Name == "")
+	was := e.target.Load()
+	same := func(a, b string) bool { return a == b || a == "" || b == "" }
+	return was.Address == t.Address && same(was.Name, t.Name) && same(was.ID, t.ID)
 }
 
 // close ends the idle connections of endpoints that are no longer listed; those in use end

@@ -97,10 +97,13 @@ func TestBackendsEndpointsKeepTheirIdentity(t *testing.T) {
 		old, now Target
 		survives bool
 	}{
-		{"same Pod", Target{at, "ns/pod", "z"}, Target{at, "ns/pod", "z"}, true},
-		{"zone becomes known", Target{at, "ns/pod", ""}, Target{at, "ns/pod", "z"}, true},
-		{"name becomes known", Target{at, "", ""}, Target{at, "ns/pod", ""}, true},
-		{"another Pod has the address", Target{at, "ns/old", ""}, Target{at, "ns/new", ""}, false},
+		{"same Pod", Target{Address: at, Name: "ns/pod", Zone: "z"}, Target{Address: at, Name: "ns/pod", Zone: "z"}, true},
+		{"zone becomes known", Target{Address: at, Name: "ns/pod", Zone: ""}, Target{Address: at, Name: "ns/pod", Zone: "z"}, true},
+		{"name becomes known", Target{Address: at, Name: "", Zone: ""}, Target{Address: at, Name: "ns/pod", Zone: ""}, true},
+		{"ID becomes known", Target{Address: at, Name: "web-0"}, Target{Address: at, Name: "web-0", ID: "1"}, true},
+		{"another Pod of the same name has the address", Target{Address: at, Name: "web-0", ID: "1"}, Target{Address: at, Name: "web-0", ID: "2"}, false},
+		{"weight changes", Target{Address: at, Name: "web-0"}, Target{Address: at, Name: "web-0", Weight: 3}, true},
+		{"another Pod has the address", Target{Address: at, Name: "ns/old", Zone: ""}, Target{Address: at, Name: "ns/new", Zone: ""}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newPoolLog()

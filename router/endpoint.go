@@ -1,6 +1,7 @@
 package router
 
 import (
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"sync/atomic"
@@ -21,21 +22,31 @@ const (
 // All methods are safe for any number of goroutines.
 type Endpoint struct {
 	// The first cache line is read by every request and hardly ever written.
-	address   netip.AddrPort
-	pool      *engine.Pool
-	target    atomic.Pointer[Target]
-	downUntil atomic.Int64 // on the clock of sinceStart; 0 means up, and costs no look at a clock
-	failures  atomic.Uint32
-	_         [4]byte
+	address netip.AddrPort
+	pool    *engine.Pool
+	target  atomic.Pointer[Target]
+	out     atomic.Int64 // an absence; 0 means up, and costs no look at a clock
+	born    int64        // when it joined others, on the clock of sinceStart; 0: it was there from the start
 	// The second is written twice by every request.
-	inFlight atomic.Int64
-	_        [56]byte
+	inFlight  atomic.Int64
+	latency   latency
+	weight    atomic.Uint32
+	failures  atomic.Uint32 // connections in a row that could not be made
+	errors    atomic.Uint32 // bad answers in a row
+	ejections atomic.Uint32 // without a long time between them
+	back      atomic.Int64  // when the last ejection ends
+	_         [16]byte
 }
 
-func newEndpoint(t Target, pool *engine.Pool) *Endpoint {
-	e := &Endpoint{address: t.Address, pool: pool}
-	e.target.Store(&t)
+func newEndpoint(t Target, pool *engine.Pool, born int64) *Endpoint {
+	e := &Endpoint{address: t.Address, pool: pool, born: born}
+	e.setTarget(&t)
 	return e
+}
+
+func (e *Endpoint) setTarget(t *Target) {
+	e.target.Store(t)
+	e.weight.Store(max(t.Weight, 1))
 }
 
 // Address is where the endpoint listens.
@@ -56,48 +67,129 @@ func (e *Endpoint) InFlight() int64 { return e.inFlight.Load() }
 // Begin counts an exchange in. Every Begin is followed by one End.
 func (e *Endpoint) Begin() { e.inFlight.Add(1) }
 
+// beginBelow is Begin, unless there are most exchanges already. No limit is 0.
+func (e *Endpoint) beginBelow(most int64) bool {
+	if most == 0 {
+		e.Begin()
+		return true
+	}
+	for {
+		n := e.inFlight.Load()
+		if n >= most {
+			return false
+		}
+		if e.inFlight.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
 // End counts an exchange out.
 func (e *Endpoint) End() { e.inFlight.Add(-1) }
+
+// An absence says until when an endpoint is left alone, on the clock of sinceStart, and in
+// its lowest two bits why. One word: there is no moment at which the two do not agree.
+type absence int64
+
+const (
+	refused   absence = 1 // a connection could not be made
+	ejected   absence = 2 // it answered badly
+	unhealthy absence = 3 // it fails its checks
+	reasons   absence = 3
+)
+
+func absentUntil(at int64, why absence) absence { return absence(at)&^reasons | why }
+
+func (a absence) reason() absence { return a & reasons }
+
+func (a absence) over(at int64) bool { return a == 0 || at >= int64(a) }
+
+// EndpointState is what is known about an endpoint at a moment.
+type EndpointState uint8
+
+const (
+	// Up gets requests.
+	Up EndpointState = iota
+	// Down is left alone for a moment, because it could not be connected to.
+	Down
+	// Ejected is left alone for a while, because it answered badly.
+	Ejected
+	// Unhealthy is left alone until it passes its checks again.
+	Unhealthy
+	// EndpointStates is the number of them.
+	EndpointStates
+)
+
+var stateNames = [EndpointStates]string{"up", "down", "ejected", "unhealthy"}
+
+// String is the state as the admin API and metrics have it.
+func (s EndpointState) String() string {
+	if s >= EndpointStates {
+		return "unknown"
+	}
+	return stateNames[s]
+}
+
+// State tells how the endpoint is.
+func (e *Endpoint) State(now time.Time) EndpointState {
+	a := absence(e.out.Load())
+	if a.over(sinceStart(now)) {
+		return Up
+	}
+	return EndpointState(a.reason())
+}
+
+// Down tells whether the endpoint is left alone for now, for any reason.
+func (e *Endpoint) Down(now time.Time) bool { return e.State(now) != Up }
 
 // Fail notes that a connection could not be made. The endpoint is down for a moment, a
 // longer one each time until it succeeds. Requests that fail together count as one
 // failure: a hundred at once must not send it straight to the longest.
 func (e *Endpoint) Fail(now time.Time) {
-	at, until := sinceStart(now), e.downUntil.Load()
-	if isDown(until, at) {
+	at, before := sinceStart(now), e.out.Load()
+	if !absence(before).over(at) {
 		return
 	}
 	failures := e.failures.Load() + 1
-	if e.downUntil.CompareAndSwap(until, at+int64(downFor(failures))) {
+	until := absentUntil(at+int64(spread(doubled(minDown, failures-1, maxDown))), refused)
+	if e.out.CompareAndSwap(before, int64(until)) {
 		e.failures.Store(failures)
 	}
 }
 
-// Succeed notes that the endpoint answered: it is up. In the usual case it writes nothing.
+// Succeed notes that the endpoint answered: it is up, unless it was taken out for reasons
+// that one answer does not refute. In the usual case it writes nothing.
 func (e *Endpoint) Succeed() {
-	if e.downUntil.Load() == 0 {
+	a := absence(e.out.Load())
+	if a == 0 || a.reason() == unhealthy || a.reason() == ejected && !a.over(sinceStart(time.Now())) {
 		return
 	}
 	e.failures.Store(0)
-	e.downUntil.Store(0)
+	e.out.CompareAndSwap(int64(a), 0)
 }
 
-// Down tells whether the endpoint is left alone for now.
-func (e *Endpoint) Down(now time.Time) bool {
-	return isDown(e.downUntil.Load(), sinceStart(now))
-}
-
-func isDown(until, at int64) bool { return until != 0 && at < until }
-
-// downFor doubles with each failure and is spread by a quarter either way, so that many
-// proxies, and many endpoints of one, do not come back in step.
-func downFor(failures uint32) time.Duration {
-	d := maxDown
-	if shift := failures - 1; shift < 6 {
-		d = min(minDown<<shift, maxDown)
+// setHealthy takes the word of a check. It ends whatever else the endpoint was out for.
+func (e *Endpoint) setHealthy(healthy bool) {
+	a := absence(e.out.Load())
+	switch {
+	case !healthy:
+		e.out.Store(int64(absentUntil(math.MaxInt64, unhealthy)))
+	case a.reason() == unhealthy:
+		e.out.CompareAndSwap(int64(a), 0)
 	}
-	return d*3/4 + rand.N(d/2)
 }
+
+// doubled is d doubled n times, most at most.
+func doubled(d time.Duration, n uint32, most time.Duration) time.Duration {
+	for ; n > 0 && d < most; n-- {
+		d *= 2
+	}
+	return min(d, most)
+}
+
+// spread moves a time by up to a quarter either way, so that many proxies, and many
+// endpoints of one, do not come back in step.
+func spread(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2+1) }
 
 // start is a point on the monotonic clock: a step of the wall clock must not keep an
 // endpoint down for an hour.

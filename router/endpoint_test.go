@@ -48,7 +48,7 @@ func TestEndpointIsDownLongerWithEachFailure(t *testing.T) {
 
 // downTime is how long the endpoint will be down from now.
 func downTime(e *Endpoint) time.Duration {
-	return time.Duration(e.downUntil.Load() - sinceStart(time.Now()))
+	return time.Duration(e.out.Load() - sinceStart(time.Now()))
 }
 
 func TestEndpointIsUpAfterSuccess(t *testing.T) {
@@ -73,9 +73,9 @@ func TestEndpointManyFailuresAtOnceAreOne(t *testing.T) {
 	}
 }
 
-func TestDownForNeverOverflows(t *testing.T) {
+func TestTheTimeDownNeverOverflows(t *testing.T) {
 	for _, failures := range []uint32{1, 6, 7, 64, 65, math.MaxUint32, 0} {
-		if d := downFor(failures); d < minDown*3/4 || d > maxDown*5/4 {
+		if d := spread(doubled(minDown, failures-1, maxDown)); d < minDown*3/4 || d > maxDown*5/4 {
 			t.Errorf("%d failures: down for %v", failures, d)
 		}
 	}

@@ -11,37 +11,91 @@ import (
 // forward sends the request to an endpoint of its route, and to others while that can do
 // no harm, until one answers.
 func (p *Proxy) forward(x *engine.Exchange, s *passage) {
+	s.aim(x)
 	setForwarded(x, s)
 	x.SendProxyHeader(s.route.ProxyProtocol)
 	x.Timeouts, x.MaxBody, x.BufferBody = s.route.Timeouts, s.route.MaxBody, s.route.BufferBody
 	for {
-		e := s.route.Backend.Pick(&s.tried)
+		e, why := s.enter(x)
 		if e == nil {
-			s.note = "no endpoint"
-			p.replyError(x, s, 503)
+			p.keptOut(x, s, why)
 			return
 		}
 		err := p.try(x, s, e)
-		if err == nil {
+		switch {
+		case err == nil && p.unwanted(x, s):
+		case err == nil:
+			s.bind(x, e)
 			return
-		}
-		if !p.again(x, s, err) {
+		case !p.retries(x, s, failureOf(err)):
 			p.giveUp(x, s, err)
 			return
 		}
 	}
 }
 
+// aim reads from the request what its policy goes by, while that is as the client sent it.
+func (s *passage) aim(x *engine.Exchange) {
+	if s.route.Policy == nil {
+		return
+	}
+	s.policy = s.route.Policy
+	if s.policy.Balance == ConsistentHash {
+		s.key, s.keyed, s.scratch = s.policy.HashBy.key(x, s.addr, s.scratch)
+	}
+	if s.policy.Sticky.Mode != StickyOff {
+		b := s.route.Backend
+		s.session = b.list.Load().session(b.name, &s.policy.Sticky, &x.Request.Fields)
+	}
+}
+
+// keptOut answers a request for which there is no endpoint.
+func (p *Proxy) keptOut(x *engine.Exchange, s *passage, why Rejection) {
+	switch why {
+	case Rejections:
+		s.note = "no endpoint"
+	case RejectedGone:
+		s.note, s.status = rejectionNotes[why], engine.StatusClientGone
+		return
+	default:
+		s.note = rejectionNotes[why]
+	}
+	p.replyError(x, s, 503)
+}
+
+// unwanted decides about an answer whether another endpoint is asked in its place. The
+// answer and its connection are dropped then.
+func (p *Proxy) unwanted(x *engine.Exchange, s *passage) bool {
+	on := onStatus(x.Response.Status)
+	return on != 0 && s.policy.Retry.On.has(on) && p.retries(x, s, failure{on: on, reason: RetriedStatus})
+}
+
+// bind gives the client the cookie that leads it to the endpoint that answered, unless it
+// has one.
+func (s *passage) bind(x *engine.Exchange, e *Endpoint) {
+	sticky := &s.policy.Sticky
+	switch {
+	case sticky.Mode == StickyOff:
+		return
+	case s.session.known && (e == s.session.home || !sticky.ChangeOnFailure):
+		return
+	}
+	b := s.route.Backend
+	id := b.list.Load().sessionFor(b.name, sticky.Mode, e)
+	s.scratch = sticky.appendCookie(s.scratch[:0], &id, s.route.Path, x.TLS(), x.Start)
+	x.Response.Fields.AddName(setCookie, s.scratch)
+}
+
+var setCookie = []byte("Set-Cookie")
+
 // try sends the request to one endpoint.
 func (p *Proxy) try(x *engine.Exchange, s *passage, e *Endpoint) *engine.UpstreamError {
-	if s.endpoint != nil {
-		s.endpoint.End()
-	}
-	s.endpoint = e
-	e.Begin()
 	s.tried.Add(e)
 	s.tries++
 	s.tryStart = time.Now()
+	if s.tries == 1 {
+		s.firstTry = s.tryStart
+	}
 	err := x.Forward(e.Pool())
 	switch {
 	case err == nil:
@@ -52,7 +106,36 @@ func (p *Proxy) try(x *engine.Exchange, s *passage, e *Endpoint) *engine.Upstrea
 	if err != nil {
 		s.countFault(err.Cause)
 	}
+	if s.policy != &noPolicy {
+		s.learn(x, e, err)
+	}
 	return err
+}
+
+// learn notes what a try says about the endpoint, where the policy goes by it.
+func (s *passage) learn(x *engine.Exchange, e *Endpoint, err *engine.UpstreamError) {
+	measured, judged := s.policy.Balance == PeakEWMA, s.policy.Ejection.Consecutive > 0
+	if !measured && !judged {
+		return
+	}
+	bad := err == nil && x.Response.Status >= 500
+	now := x.UpstreamHeadAt()
+	if err != nil {
+		f := failureOf(err)
+		if f.on == 0 || f.stale {
+			return // not the endpoint's
+		}
+		bad, now = true, time.Now()
+		judged = judged && err.Cause != engine.CauseConnect
+	}
+	if took := now.Sub(s.tryStart); measured && bad {
+		e.latency.worsen(took, now)
+	} else if measured {
+		e.latency.observe(took, now)
+	}
+	if judged {
+		s.route.Backend.judge(e, &s.policy.Ejection, bad, now)
+	}
 }
 
 func (s *passage) countFault(c engine.Cause) {
@@ -72,38 +155,12 @@ func (s *passage) countFault(c engine.Cause) {
 	s.faults[f]++
 }
 
-// again decides whether a failed request is sent once more: never if that could do
-// something twice (RFC 9110 section 9.2.2), never if part of an answer has come.
-func (p *Proxy) again(x *engine.Exchange, s *passage, err *engine.UpstreamError) bool {
-	if s.tries >= p.cfg.MaxTries || !x.Replayable() {
-		return false
-	}
-	switch err.Cause {
-	case engine.CauseConnect:
-	case engine.CauseClosed, engine.CauseWrite, engine.CauseTimeout:
-		if !err.Unsent && !x.Idempotent() {
-			return false
-		}
-	default:
-		return false
-	}
-	// A kept connection that the upstream has closed meanwhile says nothing about it: the
-	// same endpoint is as good as any. Otherwise there has to be another one.
-	return err.Reused && err.Cause != engine.CauseTimeout || s.othersLeft()
-}
-
-func (s *passage) othersLeft() bool {
-	for _, e := range s.route.Backend.Endpoints() {
-		if !s.tried.Has(e) {
-			return true
-		}
-	}
-	return false
-}
-
 // giveUp answers a request that no endpoint has.
 func (p *Proxy) giveUp(x *engine.Exchange, s *passage, err *engine.UpstreamError) {
 	s.note = err.Error()
+	if s.overBudget {
+		s.note += " (not sent again: the retry budget is exhausted)"
+	}
 	switch {
 	case err.Cause == engine.CauseClientGone:
 		s.status = engine.StatusClientGone

@@ -73,18 +73,29 @@ func (p *Proxy) InFlight() int64 {
 // passage is what the Proxy remembers of one exchange. It is used again for the next one.
 type passage struct {
 	route    *Route
-	endpoint *Endpoint // of the last try
+	policy   *Policy   // never nil
+	endpoint *Endpoint // that counts it
+	running  bool      // its backend counts it, too
 	tried    Tried
 	tries    int
 	faults   [Faults]uint8
 	status   int       // to be counted; 0: as answered
 	note     string    // for the access log: what went wrong
 	tryStart time.Time // of the last try
-	id       [32]byte
-	addr     []byte // of the client, as text
-	addrOf   netip.Addr
-	page     []byte // an error page
-	record   Record
+	firstTry time.Time
+	// Of retries: it had a stale connection, it is on the budget, it was over it.
+	stale, retrying, overBudget bool
+	// What balancing goes by.
+	key     uint64
+	keyed   bool
+	session session
+	waiter  waiter
+	id      [32]byte
+	addr    []byte // of the client, as text
+	addrOf  netip.Addr
+	page    []byte // an error page
+	scratch []byte // a key, or a cookie
+	record  Record
 }
 
 func passageOf(x *engine.Exchange) *passage {
@@ -98,8 +109,10 @@ func passageOf(x *engine.Exchange) *passage {
 
 // begin makes it ready for x.
 func (s *passage) begin(x *engine.Exchange) {
-	s.route, s.endpoint, s.tried, s.tries = nil, nil, Tried{}, 0
+	s.route, s.policy, s.endpoint, s.tried, s.tries = nil, &noPolicy, nil, Tried{}, 0
 	s.faults, s.status, s.note, s.tryStart = [Faults]uint8{}, 0, "", time.Time{}
+	s.stale, s.retrying, s.overBudget = false, false, false
+	s.keyed, s.session.known = false, false
 	var raw [16]byte
 	high, low := rand.Uint64(), rand.Uint64() // names a request in logs; it is no secret
 	for i := range 8 {
@@ -206,9 +219,7 @@ func (p *Proxy) answerOptions(x *engine.Exchange) {
 func (p *Proxy) Done(x *engine.Exchange) {
 	s := passageOf(x)
 	p.inFlight[x.Shard()%uint32(len(p.inFlight))].n.Add(-1)
-	if s.endpoint != nil {
-		s.endpoint.End()
-	}
+	s.leave()
 	now := time.Now()
 	status := x.Response.Status
 	if s.status != 0 {
@@ -224,6 +235,14 @@ func (p *Proxy) Done(x *engine.Exchange) {
 	if p.cfg.AccessLog != nil {
 		s.fill(x, status, now)
 		p.cfg.AccessLog.Log(&s.record)
+	}
+}
+
+// leave gives back what the request held of its backend.
+func (s *passage) leave() {
+	s.release()
+	if s.retrying {
+		s.route.Backend.retrying.Add(-1)
 	}
 }
 

@@ -51,6 +51,8 @@ type Route struct {
 	// BufferBody is how many bytes of a request body are taken before an endpoint is asked;
 	// 0: none, bodies are streamed.
 	BufferBody int64
+	// Policy says how requests are spread over the endpoints of Backend. Nil is the default.
+	Policy *Policy
 	// Filters run in order before the request is sent, and in reverse order on the answer.
 	Filters []Filter
 	// Stats counts what the route does. It outlives the Table. Nil is allowed: nothing is counted.

@@ -25,6 +25,7 @@ type front struct {
 	addr    string
 	log     *logbook
 	backend *Backend
+	targets func(upstreams ...string) // replaces the endpoints
 	stats   *Stats
 	tls     *tls.Config // of its clients; nil: plain
 }
@@ -95,10 +96,6 @@ func (s setup) start(t testing.TB, upstreams ...string) *front {
 
 func (s setup) table(t testing.TB, f *front, upstreams []string) *Table {
 	t.Helper()
-	targets := make([]Target, 0, len(upstreams))
-	for _, u := range upstreams {
-		targets = append(targets, Target{Address: netip.MustParseAddrPort(u), Name: u})
-	}
 	backends := NewBackends(BackendsConfig{NewPool: func(a netip.AddrPort) *engine.Pool {
 		return engine.NewPool(a.String(), s.pool)
 	}})
@@ -110,7 +107,14 @@ func (s setup) table(t testing.TB, f *front, upstreams []string) *Table {
 			eventually(t, "all connections to backends are closed", func() bool { return e.Pool().Open() == 0 })
 		}
 	})
-	backends.SetTargets("test/echo:80", targets)
+	f.targets = func(upstreams ...string) {
+		targets := make([]Target, 0, len(upstreams))
+		for _, u := range upstreams {
+			targets = append(targets, Target{Address: netip.MustParseAddrPort(u), Name: u})
+		}
+		backends.SetTargets("test/echo:80", targets)
+	}
+	f.targets(upstreams...)
 	route := &Route{Path: "/", Origin: "test/ingress", Service: "test/echo:80", Backend: f.backend, Stats: f.stats}
 	if s.route != nil {
 		s.route(route)

@@ -88,9 +88,9 @@ func TestAdminAPI(t *testing.T) {
 				{"path": "/", "pathType": "Prefix", "ingress": "default/web", "service": "default/web:80", "backend": "default/web:80", "filters": []}
 			]}]
 		}`},
-		{"/api/v1/backends", `{"backends": [{"name": "default/web:80", "endpoints": [
-			{"address": "10.0.0.1:8080", "pod": "web-1", "zone": "a", "inFlight": 0, "down": false},
-			{"address": "[fd00::1]:8080", "inFlight": 0, "down": false}
+		{"/api/v1/backends", `{"backends": [{"name": "default/web:80", "pending": 0, "endpoints": [
+			{"address": "10.0.0.1:8080", "pod": "web-1", "zone": "a", "inFlight": 0, "down": false, "state": "up"},
+			{"address": "[fd00::1]:8080", "inFlight": 0, "down": false, "state": "up"}
 		]}]}`},
 		{"/api/v1/problems", `{"problems": [
 			{"object": {"kind": "Ingress", "namespace": "default", "name": "web"}, "field": "spec", "text": "no such Service"}

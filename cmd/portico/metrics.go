@@ -150,7 +150,14 @@ var (
 	responseBytesDesc = desc("response_bytes_total", "Bytes that clients were sent.",
 		"host", "ingress", "service")
 	inFlightDesc    = desc("requests_in_flight", "Requests that have begun and not ended.")
-	endpointsDesc   = desc("endpoints", "Endpoints of all backends; one that is down could not be connected to a moment ago.", "state")
+	endpointsDesc   = desc("endpoints", "Endpoints of all backends: up, down (could not be connected to a moment ago), ejected (answered badly), unhealthy (fails its checks).", "state")
+	retriedDesc     = desc("backend_retries_total", "Requests sent again, by why.", "backend", "reason")
+	budgetDesc      = desc("backend_retry_budget_exhausted_total", "Requests not sent again because too many were.", "backend")
+	ejectionsDesc   = desc("backend_ejections_total", "Endpoints left alone for a while because they answered badly.", "backend")
+	sparedDesc      = desc("backend_ejections_spared_total", "Endpoints that were not, because too many are out.", "backend")
+	rejectedDesc    = desc("backend_rejections_total", "Requests that max-connections or max-requests kept out, by why.", "backend", "reason")
+	pendingDesc     = desc("backend_pending_requests", "Requests that wait for room under max-connections or max-requests.", "backend")
+	outDesc         = desc("backend_endpoints_out", "Endpoints of a backend that are left alone, by state; none if all are up.", "backend", "state")
 	connectionsDesc = desc("connections", "Open connections of clients: at a request, between requests, or upgraded.", "state")
 	acceptedDesc    = desc("connections_accepted_total", "Connections that clients opened.")
 	refusedDesc     = desc("connections_refused_total", "Connections closed at once because there were too many.")
@@ -169,7 +176,8 @@ type collector struct{ measured }
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requestsDesc, durationDesc, upstreamDesc, triesDesc, retriesDesc, faultsDesc, requestBytesDesc,
-		responseBytesDesc, inFlightDesc, endpointsDesc, connectionsDesc, acceptedDesc, refusedDesc, handshakesDesc, proxyErrorsDesc, streamsDesc,
+		responseBytesDesc, inFlightDesc, endpointsDesc, retriedDesc, budgetDesc, ejectionsDesc, sparedDesc,
+		rejectedDesc, pendingDesc, outDesc, connectionsDesc, acceptedDesc, refusedDesc, handshakesDesc, proxyErrorsDesc, streamsDesc,
 		generationDesc, expiryDesc, problemsDesc,
 	} {
 		ch <- d
@@ -222,19 +230,45 @@ func collectStats(ch chan<- prometheus.Metric, key router.StatsKey, s router.Sta
 }
 
 func (c collector) collectEndpoints(ch chan<- prometheus.Metric) {
-	var up, down int
+	var all [router.EndpointStates]int
 	now := time.Now()
 	for b := range c.backends() {
+		var states [router.EndpointStates]int
 		for _, e := range b.Endpoints() {
-			if e.Down(now) {
-				down++
-			} else {
-				up++
+			states[e.State(now)]++
+		}
+		for state, n := range states {
+			all[state] += n
+			if n > 0 && router.EndpointState(state) != router.Up {
+				gauge(ch, outDesc, float64(n), b.Name(), router.EndpointState(state).String())
 			}
 		}
+		collectCounts(ch, b.Name(), b.Counts())
 	}
-	gauge(ch, endpointsDesc, float64(up), "up")
-	gauge(ch, endpointsDesc, float64(down), "down")
+	for state, n := range all {
+		gauge(ch, endpointsDesc, float64(n), router.EndpointState(state).String())
+	}
+}
+
+// collectCounts leaves out what has never happened: it seldom does.
+func collectCounts(ch chan<- prometheus.Metric, backend string, c router.BackendCounts) {
+	seen := func(d *prometheus.Desc, n uint64, labels ...string) {
+		if n > 0 {
+			counter(ch, d, n, append([]string{backend}, labels...)...)
+		}
+	}
+	for reason, n := range c.Retries {
+		seen(retriedDesc, n, router.RetryReason(reason).String())
+	}
+	for reason, n := range c.Rejected {
+		seen(rejectedDesc, n, router.Rejection(reason).String())
+	}
+	seen(budgetDesc, c.BudgetExhausted)
+	seen(ejectionsDesc, c.Ejections)
+	seen(sparedDesc, c.EjectionsSpared)
+	if c.Pending > 0 {
+		gauge(ch, pendingDesc, float64(c.Pending), backend)
+	}
 }
 
 func collectServer(ch chan<- prometheus.Metric, s engine.ServerStats) {

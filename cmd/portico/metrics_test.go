@@ -57,6 +57,9 @@ func TestMetrics(t *testing.T) {
 # HELP portico_certificate_expiry_timestamp_seconds When a certificate that is served ends.
 # TYPE portico_certificate_expiry_timestamp_seconds gauge
 portico_certificate_expiry_timestamp_seconds{name="default/tls"} 1000
+# HELP portico_backend_endpoints_out Endpoints of a backend that are left alone, by state; none if all are up.
+# TYPE portico_backend_endpoints_out gauge
+portico_backend_endpoints_out{backend="default/web:80",state="down"} 1
 # HELP portico_config_generation Number of the routing table that is live.
 # TYPE portico_config_generation gauge
 portico_config_generation 7
@@ -65,9 +68,11 @@ portico_config_generation 7
 portico_connections{state="active"} 2
 portico_connections{state="idle"} 3
 portico_connections{state="tunnel"} 1
-# HELP portico_endpoints Endpoints of all backends; one that is down could not be connected to a moment ago.
+# HELP portico_endpoints Endpoints of all backends: up, down (could not be connected to a moment ago), ejected (answered badly), unhealthy (fails its checks).
 # TYPE portico_endpoints gauge
 portico_endpoints{state="down"} 1
+portico_endpoints{state="ejected"} 0
+portico_endpoints{state="unhealthy"} 0
 portico_endpoints{state="up"} 1
 # HELP portico_problems What is wrong with objects, by their kind; /api/v1/problems says what.
 # TYPE portico_problems gauge
@@ -88,7 +93,7 @@ portico_upstream_retries_total{host="a.example",ingress="default/web",service="d
 portico_upstream_tries_total{host="a.example",ingress="default/web",service="default/web:80"} 2
 `
 	err := testutil.GatherAndCompare(v.registry, strings.NewReader(want),
-		"portico_certificate_expiry_timestamp_seconds", "portico_config_generation", "portico_connections", "portico_endpoints",
+		"portico_backend_endpoints_out", "portico_certificate_expiry_timestamp_seconds", "portico_config_generation", "portico_connections", "portico_endpoints",
 		"portico_problems", "portico_requests_in_flight", "portico_requests_total", "portico_upstream_retries_total", "portico_upstream_tries_total")
 	if err != nil {
 		t.Error(err)

@@ -161,6 +161,7 @@ func (p *process) run(ctx context.Context, on *listeners, live func()) error {
 	g, work := errgroup.WithContext(work)
 	g.Go(func() error { return p.source.Run(work, p.store) })
 	g.Go(func() error { return p.controller.Run(work) })
+	g.Go(func() error { router.NewChecker(p.backends).Run(work); return nil })
 	g.Go(func() error { return p.serveAdmin(on.admin) })
 	g.Go(func() error { return p.serveRequests(ctx, work, on, live) })
 	g.Go(func() error {

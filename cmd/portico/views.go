@@ -44,6 +44,8 @@ type routeView struct {
 	Status  int      `json:"status,omitempty"`
 	Reason  string   `json:"reason,omitempty"`
 	Filters []string `json:"filters"`
+	// Policy says how requests are spread; absent is the default.
+	Policy string `json:"policy,omitempty"`
 }
 
 func viewTable(t *router.Table) tableView {
@@ -81,6 +83,7 @@ func viewRoute(r *router.Route) routeView {
 		Ingress:  r.Origin,
 		Service:  r.Service,
 		Filters:  []string{},
+		Policy:   r.Policy.String(),
 	}
 	if r.Backend != nil {
 		v.Backend = r.Backend.Name()
@@ -109,7 +112,11 @@ type backendsView struct {
 }
 
 type backendView struct {
-	Name      string         `json:"name"`
+	Name string `json:"name"`
+	// Check is how the endpoints are checked; absent: not at all.
+	Check string `json:"check,omitempty"`
+	// Pending is the number of requests that wait for a limit.
+	Pending   int            `json:"pending"`
 	Endpoints []endpointView `json:"endpoints"`
 }
 
@@ -119,8 +126,10 @@ type endpointView struct {
 	Pod      string `json:"pod,omitempty"`
 	Zone     string `json:"zone,omitempty"`
 	InFlight int64  `json:"inFlight"`
-	// Down means left alone for a moment, because it could not be connected to.
-	Down bool `json:"down"`
+	// Down means left alone for now, and State says why: "up"; "down", because it could not be
+	// connected to; "ejected", because it answered badly; "unhealthy", because it fails its checks.
+	Down  bool   `json:"down"`
+	State string `json:"state"`
 }
 
 func viewBackends(all iter.Seq[*router.Backend], now time.Time) backendsView {
@@ -132,7 +141,10 @@ func viewBackends(all iter.Seq[*router.Backend], now time.Time) backendsView {
 }
 
 func viewBackend(b *router.Backend, now time.Time) backendView {
-	v := backendView{Name: b.Name(), Endpoints: []endpointView{}}
+	v := backendView{Name: b.Name(), Pending: b.Counts().Pending, Endpoints: []endpointView{}}
+	if check := b.Check(); check.Kind != router.CheckOff {
+		v.Check = check.String()
+	}
 	for _, e := range b.Endpoints() {
 		v.Endpoints = append(v.Endpoints, endpointView{
 			Address:  e.Address().String(),
@@ -140,6 +152,7 @@ func viewBackend(b *router.Backend, now time.Time) backendView {
 			Zone:     e.Zone(),
 			InFlight: e.InFlight(),
 			Down:     e.Down(now),
+			State:    e.State(now).String(),
 		})
 	}
 	return v

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portico-ingress/portico/router"
 	"github.com/portico-ingress/portico/router/engine"
 )
 
@@ -30,6 +31,7 @@ const (
 	PhaseConnection Phase = "connection"
 	PhaseAccess     Phase = "access"
 	PhaseRedirect   Phase = "redirect"
+	PhaseBalance    Phase = "balance"
 	PhaseUpstream   Phase = "upstream"
 )
 
@@ -52,7 +54,7 @@ type Annotation struct {
 	Apply func(value string, o *Options)
 }
 
-// Options are what the annotations of one Ingress ask for. They are comparable.
+// Options are what the annotations of one Ingress ask for.
 type Options struct {
 	// NoSSLRedirect serves plain HTTP even where the host has TLS.
 	NoSSLRedirect bool
@@ -72,6 +74,8 @@ type Options struct {
 	// BufferBody takes BodyBuffer bytes of a request body before an endpoint is asked.
 	BufferBody bool
 	BodyBuffer int64
+	// Policy says how requests are spread over endpoints; nil is the default.
+	Policy *router.Policy
 	// Refuse, if not empty, says why the routes of the Ingress answer 503: an annotation
 	// asks for protection that Portico does not have, and serving without it would open
 	// what was meant to be closed.
@@ -108,6 +112,16 @@ var registry = []Annotation{
 	proxyBodySize,
 	proxyRequestBuffering,
 	clientBodyBufferSize,
+
+	loadBalance, upstreamHashBy, slowStart,
+	affinity, affinityMode,
+	sessionCookieName, sessionCookieExpires, sessionCookieMaxAge, sessionCookiePath, sessionCookieDomain,
+	sessionCookieSameSite, sessionCookieSecure, sessionCookieChangeOnFailure,
+	nextUpstream, nextUpstreamTries, nextUpstreamTimeout, retryBudget, retryBudgetFloor,
+	maxConnections, maxRequests, maxPending, pendingTimeout,
+	ejectAfter, ejectTime, ejectMaxTime, ejectMaxPercent,
+	healthCheck, healthCheckPath, healthCheckHost, healthCheckService, healthCheckPort,
+	healthCheckInterval, healthCheckTimeout, healthCheckRise, healthCheckFall,
 }
 
 var byKey = func() map[string]*Annotation {
@@ -142,6 +156,7 @@ func Read(annotations map[string]string) (Options, []Finding) {
 		findings = append(findings, registry[i].read(annotations, &o)...)
 	}
 	findings = append(findings, o.ClientAuth.settle(annotations, &o)...)
+	findings = append(findings, settlePolicy(annotations, &o)...)
 	slices.SortStableFunc(findings, func(a, b Finding) int { return strings.Compare(a.Key, b.Key) })
 	return o, findings
 }
@@ -180,9 +195,5 @@ func unknown(key string) string {
 	if near := nearest(key); near != "" {
 		return text + fmt.Sprintf("; did you mean %s?", near)
 	}
-	var keys []string
-	for i := range registry {
-		keys = append(keys, registry[i].Keys[0])
-	}
-	return text + "; supported are " + strings.Join(keys, ", ")
+	return text + "; the manual lists those that are supported"
 }
