@@ -23,12 +23,11 @@ func TestSlowHTTPTest(t *testing.T) {
 	}
 	for name, flags := range attacks {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			b := startPlenty(t, lengthHead)
 			f := setup{mute: true, limits: engine.Limits{
 				HeadTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second, MinRateGrace: 2 * time.Second,
 			}}.start(t, b.addr)
-			flags = append(flags, "-c", "300", "-r", "300", "-l", "6", "-p", "3", "-u", "http://"+f.addr+map[string]string{"slow reads": "/slow"}[name])
+			flags = append(flags, "-c", "200", "-r", "200", "-l", "4", "-p", "3", "-u", "http://"+f.addr+map[string]string{"slow reads": "/slow"}[name])
 			if !strings.Contains(flags[len(flags)-1], "/slow") {
 				flags[len(flags)-1] += "/fast"
 			}
