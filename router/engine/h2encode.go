@@ -126,8 +126,8 @@ func (e *h2encoder) fields(fields *Fields) {
 
 // appendBlock adds the block that was written as HEADERS and CONTINUATION. It is called
 // with mu.
-func (st *h2stream) appendBlock(end bool) {
-	c := st.c
+func (st *h2half) appendBlock(end bool) {
+	c := st.link
 	block := c.out.encoder.block.Bytes()
 	t, flags := http2.FrameHeaders, http2.Flags(0)
 	if end {
@@ -149,8 +149,8 @@ func (st *h2stream) appendBlock(end bool) {
 }
 
 // appendTrailer ends the stream with a trailer section. It is called with mu.
-func (st *h2stream) appendTrailer(section []byte) {
-	e := &st.c.out.encoder
+func (st *h2half) appendTrailer(section []byte) {
+	e := &st.link.out.encoder
 	e.block.Reset()
 	fields := new(Fields)
 	_ = parseFieldLines(section, fields, maxTrailerFields) // they were checked

@@ -12,38 +12,20 @@ import (
 // h2stream is one stream of an h2conn: a request and its answer. All but x is used with
 // the connection's mu; x is for the goroutine that serves it.
 type h2stream struct {
+	h2half
 	c       *h2conn
-	id      uint32
 	x       *Exchange
 	refusal *Refusal
-
-	body     h2queue // of the request, as far as it has come
-	trailer  []byte  // field lines; complete once ended
-	received int64
-	declared int64 // Content-Length; -1: none
-	flow     h2window
-	ended    bool // the client has sent all (half-closed, RFC 9113 section 5.1)
-	endSent  bool // and so have we
-	gone     bool // it was reset, or the connection is lost: nothing more may be sent
-	byPeer   bool // it was the client who reset it
-	reset    bool // it was us
-	cut      bool // nobody wants the rest of the body
-
-	readable, writable chan struct{} // capacity 1: look again
+	cut     bool // nobody wants the rest of the body
 }
 
-var h2streams = sync.Pool{New: func() any {
-	return &h2stream{readable: make(chan struct{}, 1), writable: make(chan struct{}, 1)}
-}}
+var h2streams = sync.Pool{New: func() any { return &h2stream{h2half: newH2Half()} }}
 
 // newH2Stream is called with mu, by the reading goroutine.
 func newH2Stream(c *h2conn, id uint32) *h2stream {
 	st := h2streams.Get().(*h2stream)
-	*st = h2stream{
-		c: c, id: id, declared: -1, readable: st.readable, writable: st.writable,
-		trailer: st.trailer[:0], body: h2queue{buffers: st.body.buffers[:0]},
-		flow: h2window{send: c.flow.initial, recv: h2StreamWindow},
-	}
+	st.begin(&c.h2link, id)
+	st.c, st.cut = c, false
 	st.x = newH2Request(st)
 	return st
 }
@@ -99,7 +81,7 @@ func (st *h2stream) serve() {
 	served := false
 	defer func() {
 		if !served {
-			st.lose()
+			st.fail()
 		}
 	}()
 	if c.srv.OnPanic != nil {
@@ -136,9 +118,9 @@ func (st *h2stream) linger() {
 	}
 }
 
-// lose ends a stream whose handler has panicked. What it held is left to the garbage
+// fail ends a stream whose handler has panicked. What it held is left to the garbage
 // collector.
-func (st *h2stream) lose() {
+func (st *h2stream) fail() {
 	st.c.mu.Lock()
 	if !st.gone {
 		st.c.writeReset(st.id, http2.ErrCodeInternal)
@@ -220,33 +202,9 @@ func (st *h2stream) release() {
 	x.out.release()
 	x.down, x.peer = nil, nil
 	exchanges.Put(x)
-	for _, c := range []chan struct{}{st.readable, st.writable} {
-		select {
-		case <-c:
-		default:
-		}
-	}
-	if cap(st.trailer) > maxScratch {
-		st.trailer = nil
-	}
+	st.end()
 	st.c, st.x, st.refusal = nil, nil, nil
 	h2streams.Put(st)
-}
-
-func wake(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // it has been told
-	}
-}
-
-func (st *h2stream) wakeReader() { wake(st.readable) }
-
-func (st *h2stream) wakeWriter() { wake(st.writable) }
-
-func (st *h2stream) wakeAll() {
-	st.wakeReader()
-	st.wakeWriter()
 }
 
 // await waits for a wake, at most so long.
