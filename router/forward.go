@@ -44,7 +44,7 @@ func (p *Proxy) try(x *engine.Exchange, s *passage, e *Endpoint) *engine.Upstrea
 	switch {
 	case err == nil:
 		e.Succeed()
-	case err.Cause == engine.CauseConnect:
+	case err.Cause == engine.CauseConnect, err.Cause == engine.CauseTLS:
 		e.Fail(time.Now())
 	}
 	if err != nil {
@@ -56,7 +56,7 @@ func (p *Proxy) try(x *engine.Exchange, s *passage, e *Endpoint) *engine.Upstrea
 func (s *passage) countFault(c engine.Cause) {
 	var f Fault
 	switch c {
-	case engine.CauseConnect:
+	case engine.CauseConnect, engine.CauseTLS:
 		f = FaultConnect
 	case engine.CauseTimeout:
 		f = FaultTimeout
@@ -77,7 +77,7 @@ func (p *Proxy) again(x *engine.Exchange, s *passage, err *engine.UpstreamError)
 		return false
 	}
 	switch err.Cause {
-	case engine.CauseConnect:
+	case engine.CauseConnect, engine.CauseTLS:
 	case engine.CauseClosed, engine.CauseWrite, engine.CauseTimeout:
 		if !err.Unsent && !x.Idempotent() {
 			return false

@@ -21,6 +21,8 @@ type peer struct {
 type downstream interface {
 	// hungUp reports whether the client has gone, as far as can be seen.
 	hungUp() bool
+	// departure gets a word when the client leaves, where that can be known; else it is nil.
+	departure() <-chan struct{}
 
 	// Read gets more of the request's body, at the latest BodyTimeout after armBody.
 	io.Reader

@@ -55,9 +55,10 @@ type Exchange struct {
 	closing   bool // the connection ends with this exchange
 	aborted   bool // the answer was cut: the client must see that
 	reply     []byte
+	lastWords []byte // field lines
 
-	up         *clientConn // while there is one
-	upBody     body        // of the upstream's answer
+	up         upstream // while there is one
+	upBody     body     // of the upstream's answer
 	upAddr     string
 	upReusable bool // the answer was taken whole, and the connection stays open
 	pump       pump
@@ -76,7 +77,7 @@ func (x *Exchange) begin(down downstream, p *peer, now time.Time) {
 	x.Response.reset()
 	x.Start, x.arrived = now, time.Time{}
 	x.answered, x.continued, x.sent, x.closing, x.aborted = false, false, false, false, false
-	x.interims, x.reply, x.upAddr, x.upReusable = 0, nil, "", false
+	x.interims, x.reply, x.lastWords, x.upAddr, x.upReusable = 0, nil, nil, "", false
 	x.body.start(&x.in, noBody, 0)
 }
 
@@ -141,6 +142,11 @@ func (x *Exchange) Redirect(status int, location []byte) {
 	x.Reply(status, "", nil)
 	x.Response.Fields.Add(Location, location)
 }
+
+// LastWords says how an answer ends that its upstream has broken off, where the client's
+// protocol has a place for it (HTTP/2 alone: after chunks it would make the cut look whole).
+// trailer holds field lines, each with its CRLF, and must stay as it is.
+func (x *Exchange) LastWords(trailer []byte) { x.lastWords = trailer }
 
 // Answered reports whether there is an answer to Send.
 func (x *Exchange) Answered() bool { return x.answered }

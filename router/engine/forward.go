@@ -22,20 +22,15 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	case !x.Request.sound():
 		return &UpstreamError{Cause: CauseProtocol, Unsent: true, Err: errTarget}
 	}
-	u, reused := p.get(), true
-	if u == nil {
-		fresh, err := p.dial()
-		if err != nil {
-			return &UpstreamError{Cause: CauseConnect, Unsent: true, Err: asTimeout(err)}
-		}
-		u, reused = fresh, false
+	u, reused, err := p.upstream()
+	if err != nil {
+		return err
 	}
-	u.requests++
 	x.up = u
 	if err := x.exchangeHeads(u, whole); err != nil {
+		err.Reused, err.Unsent = reused || err.Reused, u.unsent()
 		x.dropUpstream()
 		x.Response.reset() // what it had lay in a buffer that is gone
-		err.Reused, err.Unsent = reused, u.out.wrote == 0
 		return err
 	}
 	x.answered = true
@@ -61,9 +56,10 @@ func (x *Exchange) startBody() {
 
 // exchangeHeads sends the request, and its body if that is here as a whole, and reads the
 // head of the answer.
-func (x *Exchange) exchangeHeads(u *clientConn, whole bool) *UpstreamError {
-	u.out.start(&u.wire, u.pool.cfg.WriteTimeout)
-	x.appendRequest(&u.out)
+func (x *Exchange) exchangeHeads(u upstream, whole bool) *UpstreamError {
+	if err := u.sendHead(x); err != nil {
+		return &UpstreamError{Cause: CauseClosed, Err: err}
+	}
 	if whole {
 		err, byClient := x.sendBody(u)
 		if err != nil && byClient {
@@ -130,9 +126,9 @@ func expectsBody(method []byte) bool {
 const maxInterims = 100
 
 // receiveHead reads heads until the final one.
-func (x *Exchange) receiveHead(u *clientConn) *UpstreamError {
+func (x *Exchange) receiveHead(u upstream) *UpstreamError {
 	for {
-		if err := x.readHead(u); err != nil {
+		if err := u.readHead(x); err != nil {
 			return err
 		}
 		status := x.Response.Status
@@ -159,9 +155,8 @@ func (x *Exchange) switches() bool {
 
 // headArrived begins the body. What of it came with the head is looked through: while
 // nothing has been written to the client, a malformed body still has a clear answer.
-func (x *Exchange) headArrived(u *clientConn) *UpstreamError {
-	u.in.pin()
-	x.upBody.start(&u.in, x.Response.framing, x.Response.ContentLength)
+func (x *Exchange) headArrived(u upstream) *UpstreamError {
+	u.beginBody(x)
 	if _, err := x.upBody.complete(); err != nil {
 		return protocolError(err)
 	}
@@ -173,7 +168,7 @@ func (x *Exchange) headArrived(u *clientConn) *UpstreamError {
 func protocolError(err error) *UpstreamError { return &UpstreamError{Cause: CauseProtocol, Err: err} }
 
 // readHead reads and parses one head.
-func (x *Exchange) readHead(u *clientConn) *UpstreamError {
+func (u *clientConn) readHead(x *Exchange) *UpstreamError {
 	for scanned := 0; ; {
 		end, next, err := scanHead(u.in.unread(), scanned)
 		switch {

@@ -4,6 +4,9 @@ import "time"
 
 // The methods by which an exchange of HTTP/1.1 speaks to its client.
 
+// departure is unknown: somebody would have to read.
+func (c *serverConn) departure() <-chan struct{} { return nil }
+
 // armBody bounds the next read of a body.
 func (c *serverConn) armBody(now time.Time) { c.armRead(now, c.srv.limits.BodyTimeout) }
 

@@ -156,14 +156,22 @@ func (q *h2queue) read(p []byte) int {
 	return total
 }
 
+// len is how much there is.
+func (q *h2queue) len() int {
+	n := -q.r
+	for _, buf := range q.buffers {
+		n += len(buf)
+	}
+	return n
+}
+
 // empty reports whether there is nothing.
 func (q *h2queue) empty() bool { return len(q.buffers) == 0 }
 
 // release throws away what is left, and returns how much that was.
 func (q *h2queue) release() int {
-	n := -q.r
+	n := q.len()
 	for i, buf := range q.buffers {
-		n += len(buf)
 		putBuffer(buf)
 		q.buffers[i] = nil
 	}

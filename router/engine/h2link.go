@@ -2,6 +2,7 @@ package engine
 
 import (
 	"io"
+	"math"
 	"sync"
 	"time"
 
@@ -31,7 +32,7 @@ type h2link struct {
 
 // link makes it ready. in is what the framer reads from.
 func (c *h2link) link(under *wire, in io.Reader, writeTimeout time.Duration, window int64) {
-	c.under, c.streams = under, map[uint32]*h2half{}
+	c.under, c.streams, c.peerMax = under, map[uint32]*h2half{}, math.MaxUint32
 	c.changed.L = &c.mu
 	c.guard.start(time.Now())
 	c.flow.start(window)
@@ -56,6 +57,8 @@ type h2half struct {
 	gone     bool // it was reset, or the connection is lost: nothing more may be sent
 	byPeer   bool // it was the other side that reset it
 	reset    bool // it was us
+	code     http2.ErrCode
+	call     *h2call // whose stream it is, of a client
 
 	readable, writable chan struct{} // capacity 1: look again
 	left               chan struct{} // capacity 1: it has gone

@@ -226,6 +226,8 @@ func (st *h2stream) hungUp() bool {
 	return st.gone
 }
 
+func (st *h2stream) departure() <-chan struct{} { return st.left }
+
 // armBody has nothing to do: Read knows how long it may wait.
 func (st *h2stream) armBody(time.Time) {}
 

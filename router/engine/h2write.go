@@ -143,7 +143,7 @@ func (st *h2half) awaitRoom() error {
 	c := st.link
 	for {
 		switch {
-		case st.gone:
+		case st.gone, c.dead != nil:
 			return c.cutOff
 		case len(c.out.pending) <= h2HighWater:
 			return nil

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,11 @@ type PoolConfig struct {
 	// MaxHead and MaxFields bound the head of an answer, in bytes and in fields.
 	// Defaults 64 KiB and 500.
 	MaxHead, MaxFields int
+	// Protocol is what the upstream speaks. Over TLS it is HTTP/2 by ALPN, without TLS by prior
+	// knowledge (RFC 9113 section 3).
+	Protocol Protocol
+	// TLS is for upstreams that speak it; nil: they do not. For HTTP2 its NextProtos offer "h2".
+	TLS *tls.Config
 	// DialContext connects; nil means a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -50,6 +56,15 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	return c
 }
 
+// Protocol is what an upstream speaks.
+type Protocol uint8
+
+// The protocols of upstreams.
+const (
+	ProtocolHTTP1 Protocol = iota
+	ProtocolHTTP2
+)
+
 // Pool keeps the connections to one upstream address. Its methods may be called from
 // many goroutines; taking and giving back a connection takes no lock.
 //
@@ -63,6 +78,7 @@ type Pool struct {
 	open    atomic.Int32
 	closed  atomic.Bool
 	sweeps  atomic.Bool // a sweep is due
+	h2      h2pool
 }
 
 // NewPool returns an empty pool of connections to address ("ip:port").
@@ -80,6 +96,7 @@ func (p *Pool) Open() int { return int(p.open.Load()) }
 func (p *Pool) Close() {
 	p.closed.Store(true)
 	p.closeIdle(time.Time{})
+	p.h2.close()
 }
 
 // get returns an idle connection that is still good, or nil.
@@ -184,13 +201,49 @@ func (p *Pool) closeIdle(then time.Time) {
 	}
 }
 
-// dial makes a new connection.
-func (p *Pool) dial() (*clientConn, error) {
+// upstream returns where the next request goes, and whether that had another before.
+func (p *Pool) upstream() (u upstream, reused bool, failed *UpstreamError) {
+	if p.cfg.Protocol == ProtocolHTTP2 {
+		u, reused, failed := p.call()
+		if failed != nil { // and u is a nil pointer, which is no nil upstream
+			return nil, false, failed
+		}
+		return u, reused, nil
+	}
+	if u := p.get(); u != nil {
+		return u, true, nil
+	}
+	fresh, failed := p.dial()
+	if failed != nil {
+		return nil, false, failed
+	}
+	return fresh, false, nil
+}
+
+// connect makes a connection, with TLS over it if the upstream speaks that.
+func (p *Pool) connect() (net.Conn, *UpstreamError) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.ConnectTimeout)
 	defer cancel()
 	conn, err := p.cfg.DialContext(ctx, "tcp", p.address)
 	if err != nil {
-		return nil, err
+		return nil, &UpstreamError{Cause: CauseConnect, Unsent: true, Err: asTimeout(err)}
+	}
+	if p.cfg.TLS == nil {
+		return conn, nil
+	}
+	t := tls.Client(conn, p.cfg.TLS)
+	if err := t.HandshakeContext(ctx); err != nil {
+		_ = conn.Close() // nothing can be done about it
+		return nil, &UpstreamError{Cause: CauseTLS, Unsent: true, Err: asTimeout(err)}
+	}
+	return t, nil
+}
+
+// dial makes a new connection of HTTP/1.1.
+func (p *Pool) dial() (*clientConn, *UpstreamError) {
+	conn, failed := p.connect()
+	if failed != nil {
+		return nil, failed
 	}
 	u := &clientConn{pool: p}
 	u.init(conn)

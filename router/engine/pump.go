@@ -32,7 +32,7 @@ func (p *pump) begin(x *Exchange) {
 	go p.run(x, x.up)
 }
 
-func (p *pump) run(x *Exchange, u *clientConn) {
+func (p *pump) run(x *Exchange, u upstream) {
 	defer close(p.done)
 	err, byClient := x.sendBody(u)
 	switch {
@@ -42,7 +42,7 @@ func (p *pump) run(x *Exchange, u *clientConn) {
 		p.cause = err
 		p.state.Store(pumpClientFailed)
 		// Wake whoever waits for an answer that cannot come.
-		_ = u.conn.SetReadDeadline(past)
+		u.interrupt()
 	default:
 		// The upstream may have answered before it stopped taking the body: whoever waits
 		// for the answer finds out.
@@ -92,7 +92,7 @@ func (p *pump) stop(x *Exchange) {
 		x.closing = true
 		p.stopping.Store(true)
 		x.down.cutBody()
-		_ = x.up.conn.Close() // writing to it fails from here on
+		x.up.cut() // writing to it fails from here on
 	}
 	<-p.done
 	x.down.mendBody()
@@ -104,14 +104,14 @@ func (p *pump) stop(x *Exchange) {
 
 // sendBody reads the request's body to its end and sends it. byClient says whose fault
 // an error is.
-func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
+func (x *Exchange) sendBody(u upstream) (err error, byClient bool) {
 	for {
 		piece, err := x.body.buffered()
 		switch {
 		case err != nil:
 			return err, true
 		case len(piece) > 0:
-			if err := u.out.body(piece); err != nil {
+			if err := u.writeBody(piece, x.body.ended && len(x.body.trailer) == 0); err != nil {
 				return err, false
 			}
 		case x.body.ended:
@@ -119,9 +119,9 @@ func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
 			if err != nil {
 				return err, true
 			}
-			return u.out.end(trailer), false
+			return u.endBody(trailer), false
 		default:
-			if err := u.out.flush(); err != nil {
+			if err := u.flush(); err != nil {
 				return err, false
 			}
 			x.down.armBody(time.Now())

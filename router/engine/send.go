@@ -17,7 +17,9 @@ func (x *Exchange) Send() error {
 	case err != nil:
 		x.dropUpstream()
 	case x.up != nil:
-		err = x.relay()
+		if err = x.relay(); err != nil && x.lastWords != nil && x.Request.Version == HTTP20 {
+			_ = x.down.endAnswer(x, x.lastWords) // nothing is lost if the client is gone, too
+		}
 	default:
 		err = x.sendReply()
 	}
@@ -85,10 +87,11 @@ func (x *Exchange) relay() error {
 }
 
 // more gets more of the body: into the input, or straight to the client.
-func (x *Exchange) more(u *clientConn) error {
-	if x.upBody.framing == byLength && x.upBody.left >= spliceFrom && !x.slow && u.splices() {
-		if to := x.down.socket(); to != nil {
-			return x.splice(u, to)
+func (x *Exchange) more(u upstream) error {
+	if x.upBody.framing == byLength && x.upBody.left >= spliceFrom && !x.slow {
+		from, ok := u.(*clientConn)
+		if to := x.down.socket(); ok && to != nil && from.splices() {
+			return x.splice(from, to)
 		}
 	}
 	return x.upBody.fill((*upstreamReader)(x))
@@ -97,10 +100,10 @@ func (x *Exchange) more(u *clientConn) error {
 // upstreamReader is an exchange as the io.Reader of its upstream's bytes.
 type upstreamReader Exchange
 
-// Read is readUpstream.
+// Read is the upstream's read.
 func (r *upstreamReader) Read(p []byte) (int, error) {
 	x := (*Exchange)(r)
-	return x.readUpstream(x.up, p)
+	return x.up.read(x, p)
 }
 
 // splice lets the kernel move one step of the body from socket to socket. Where one of the
@@ -149,7 +152,7 @@ const lateBody = time.Second
 
 // endRelay finishes the answer, and settles whether another request can be sent on the
 // upstream's connection.
-func (x *Exchange) endRelay(u *clientConn) error {
+func (x *Exchange) endRelay(u upstream) error {
 	trailer, err := x.responseTrailer()
 	if err != nil {
 		_ = x.down.flush(x)
@@ -162,7 +165,7 @@ func (x *Exchange) endRelay(u *clientConn) error {
 	}
 	x.pump.stop(x)
 	x.upReusable = err == nil && sent && x.Response.keepAlive &&
-		x.upBody.framing != untilClose && len(u.in.unread()) == 0
+		x.upBody.framing != untilClose
 	return err
 }
 

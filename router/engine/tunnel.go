@@ -10,11 +10,15 @@ import (
 // tunnel passes the 101 on, and then bytes both ways until both sides have ended or
 // nothing has moved for long (RFC 9110 section 7.8). The engine does not look into them.
 func (c *serverConn) tunnel(x *Exchange) error {
+	u, ok := x.up.(*clientConn)
+	if !ok {
+		return errUpgrade
+	}
 	x.closing = true
 	b := appendStatusLine(x.out.buf, &x.Response)
 	b = x.Response.Fields.appendTo(b)
 	x.out.buf = append(b, "Connection: upgrade\r\n\r\n"...)
-	x.out.buf = append(x.out.buf, x.up.in.unread()...)
+	x.out.buf = append(x.out.buf, u.in.unread()...)
 	if err := x.out.flush(); err != nil {
 		x.dropUpstream()
 		return err
@@ -24,9 +28,9 @@ func (c *serverConn) tunnel(x *Exchange) error {
 	t.moved.Store(time.Now().UnixNano())
 	sent := make(chan error, 1)
 	go func() {
-		sent <- t.copy(&x.up.wire, &c.wire, x.in.unread(), &t.received)
+		sent <- t.copy(&u.wire, &c.wire, x.in.unread(), &t.received)
 	}()
-	err := t.copy(&c.wire, &x.up.wire, nil, &t.sent)
+	err := t.copy(&c.wire, &u.wire, nil, &t.sent)
 	err = errors.Join(err, <-sent)
 	x.out.bytes += t.sent
 	x.body.bytes += t.received
