@@ -144,6 +144,7 @@ func (c *compiler) noteSecret(name types.NamespacedName) {
 	if s := c.secrets[name]; s != nil {
 		c.refreshSecret(name, s)
 	}
+	c.noteUpstreamSecret(name)
 }
 
 // refreshSecret tells all users of a Secret what it comes to now, if that is new.
@@ -178,7 +179,7 @@ func (c *compiler) isWaiting(host string) bool {
 	if len(c.waiting.since) == 0 {
 		return false
 	}
-	if c.usesWait(host) {
+	if c.usesWait(host) || c.upstreamsWait(host) {
 		return true
 	}
 	parent, own := parentOf(host), c.owner(host)

@@ -19,18 +19,19 @@ type Target struct {
 // it by pointer, so endpoints come and go without a new Table.
 type Backend struct {
 	name      string
+	transport Transport
 	endpoints atomic.Pointer[[]*Endpoint]
 	// turn is on a cache line of its own: every request moves it, and the fields above are
 	// read by every request.
-	_    [40]byte
+	_    [8]byte
 	turn atomic.Uint64
 	_    [56]byte
 }
 
 // newBackend starts its turns anywhere, so that not every backend of every proxy sends its
 // first request to the lowest address.
-func newBackend(name string) *Backend {
-	b := &Backend{name: name}
+func newBackend(name string, via Transport) *Backend {
+	b := &Backend{name: name, transport: via}
 	b.endpoints.Store(new([]*Endpoint))
 	b.turn.Store(uint64(rand.Uint32()))
 	return b
@@ -38,6 +39,9 @@ func newBackend(name string) *Backend {
 
 // Name is the name the Backend was asked for with.
 func (b *Backend) Name() string { return b.name }
+
+// Transport is how its endpoints are spoken to.
+func (b *Backend) Transport() Transport { return b.transport }
 
 // Endpoints returns the endpoints of this moment, sorted by address. The slice is shared
 // and must not be changed.

@@ -92,7 +92,7 @@ func (s setup) table(t testing.TB, f *front, upstreams []string) *Table {
 	for _, u := range upstreams {
 		targets = append(targets, Target{Address: netip.MustParseAddrPort(u), Name: u})
 	}
-	backends := NewBackends(BackendsConfig{NewPool: func(a netip.AddrPort) *engine.Pool {
+	backends := NewBackends(BackendsConfig{NewPool: func(a netip.AddrPort, _ Transport) *engine.Pool {
 		return engine.NewPool(a.String(), s.pool)
 	}})
 	f.backend = backends.Get("test/echo:80")

@@ -109,7 +109,9 @@ type backendsView struct {
 }
 
 type backendView struct {
-	Name      string         `json:"name"`
+	Name string `json:"name"`
+	// Transport is how the endpoints are spoken to; absent is plain HTTP/1.1.
+	Transport string         `json:"transport,omitempty"`
 	Endpoints []endpointView `json:"endpoints"`
 }
 
@@ -132,7 +134,7 @@ func viewBackends(all iter.Seq[*router.Backend], now time.Time) backendsView {
 }
 
 func viewBackend(b *router.Backend, now time.Time) backendView {
-	v := backendView{Name: b.Name(), Endpoints: []endpointView{}}
+	v := backendView{Name: b.Name(), Transport: b.Transport().Name, Endpoints: []endpointView{}}
 	for _, e := range b.Endpoints() {
 		v.Endpoints = append(v.Endpoints, endpointView{
 			Address:  e.Address().String(),

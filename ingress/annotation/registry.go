@@ -25,6 +25,7 @@ type Phase string
 // The phases, in the order in which a request meets them.
 const (
 	PhaseRedirect Phase = "redirect"
+	PhaseUpstream Phase = "upstream"
 )
 
 // Annotation is one setting.
@@ -36,6 +37,9 @@ type Annotation struct {
 	Help string
 	// Default is the value that stands where none is given, or a wrong one.
 	Default string
+	// Strict: with a wrong value the routes of the Ingress answer 503, because the default could
+	// open, or lead into the void, what the value was meant to set.
+	Strict bool
 	// Phase is where it acts.
 	Phase Phase
 	// Validate says what is wrong with a value, as the end of the sentence "the value ...".
@@ -51,6 +55,8 @@ type Options struct {
 	// ForceSSLRedirect redirects plain HTTP even where the host has no TLS. It wins over
 	// NoSSLRedirect.
 	ForceSSLRedirect bool
+	// Transport is how the Services are spoken to.
+	Transport Transport
 	// Refuse, if not empty, says why the routes of the Ingress answer 503: an annotation
 	// asks for protection that Portico does not have, and serving without it would open
 	// what was meant to be closed.
@@ -71,6 +77,12 @@ type Finding struct {
 var registry = []Annotation{
 	sslRedirect,
 	forceSSLRedirect,
+	backendProtocol,
+	proxySSLSecret,
+	proxySSLVerify,
+	proxySSLVerifyDepth,
+	proxySSLName,
+	proxySSLServerName,
 }
 
 var byKey = func() map[string]*Annotation {
@@ -122,7 +134,14 @@ func (a *Annotation) read(annotations map[string]string, o *Options) []Finding {
 			}
 		default:
 			used = key
-			if err := a.Validate(value); err != nil {
+			if err := a.Validate(value); err != nil && a.Strict {
+				text := fmt.Sprintf("the value %.80q %v", value, err)
+				if o.Refuse == "" {
+					o.Refuse = "annotation " + key + ": " + text
+				}
+				findings = append(findings, Finding{key, text + ": the paths of this Ingress answer 503 until it is corrected"})
+				continue
+			} else if err != nil {
 				findings = append(findings, Finding{key, fmt.Sprintf("the value %.80q %v; the default %q is used until it is corrected", value, err, a.Default)})
 				continue
 			}
