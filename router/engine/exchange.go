@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // Handler answers requests. Its methods are called by many goroutines, for one exchange
@@ -55,7 +57,8 @@ type Exchange struct {
 	closing   bool // the connection ends with this exchange
 	aborted   bool // the answer was cut: the client must see that
 	reply     []byte
-	lastWords []byte // field lines
+	lastWords []byte        // field lines
+	cutCode   http2.ErrCode // with which the upstream has reset its stream, in the middle of the answer
 
 	up         upstream // while there is one
 	upBody     body     // of the upstream's answer
@@ -78,6 +81,7 @@ func (x *Exchange) begin(down downstream, p *peer, now time.Time) {
 	x.Start, x.arrived = now, time.Time{}
 	x.answered, x.continued, x.sent, x.closing, x.aborted = false, false, false, false, false
 	x.interims, x.reply, x.lastWords, x.upAddr, x.upReusable = 0, nil, nil, "", false
+	x.cutCode = http2.ErrCodeNo
 	x.body.start(&x.in, noBody, 0)
 }
 

@@ -228,6 +228,9 @@ func (u *h2call) tryRead(x *Exchange, p []byte) (int, error) {
 		waits = len(c.out.pending) > 0
 	}
 	ended, gone := u.ended, u.gone
+	if gone && u.byPeer && !ended {
+		x.cutCode = u.code
+	}
 	c.mu.Unlock()
 	switch {
 	case waits:

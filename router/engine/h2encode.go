@@ -18,6 +18,7 @@ type h2encoder struct {
 	block bytes.Buffer
 	name  []byte
 	path  []byte
+	last  Fields            // of a trailer section
 	known map[string]string // values that may stand in HPACK's table
 }
 
@@ -212,9 +213,9 @@ func (st *h2half) appendBlock(end bool) {
 func (st *h2half) appendTrailer(section []byte) {
 	e := &st.link.out.encoder
 	e.block.Reset()
-	fields := new(Fields)
-	_ = parseFieldLines(section, fields, maxTrailerFields) // they were checked
-	e.fields(fields)
+	_ = parseFieldLines(section, &e.last, maxTrailerFields) // they were checked
+	e.fields(&e.last)
+	e.last.Reset()
 	st.appendBlock(true)
 }
 

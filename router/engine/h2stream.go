@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"io"
 	"os"
 	"sync"
@@ -157,7 +158,8 @@ func (st *h2stream) retire() {
 	switch {
 	case st.gone:
 	case !st.endSent:
-		c.writeReset(st.id, http2.ErrCodeInternal) // the client must see that it was cut
+		// The client must see that it was cut, and why, where the upstream has said so.
+		c.writeReset(st.id, cmp.Or(x.cutCode, http2.ErrCodeInternal))
 	case !st.ended:
 		// The answer is whole, and the rest of the request is not wanted (RFC 9113 section
 		// 8.1).

@@ -40,8 +40,8 @@ func silent(t *testing.T) string {
 
 func mustDial(t *testing.T, p *Pool) *clientConn {
 	t.Helper()
-	u, err := p.dial()
-	if err != nil {
+	u, failed := p.dial()
+	if failed != nil {
 		t.Fatal(err)
 	}
 	return u
@@ -104,7 +104,7 @@ func TestPoolGivesAConnectionToOneAtATime(t *testing.T) {
 			for i := range 200 {
 				u := p.get()
 				if u == nil {
-					var err error
+					var err *UpstreamError
 					if u, err = p.dial(); err != nil {
 						t.Error(err)
 						return

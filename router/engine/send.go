@@ -3,6 +3,8 @@ package engine
 import (
 	"io"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // Send writes the answer: the head as Response has it by now, and the body that belongs
@@ -17,7 +19,7 @@ func (x *Exchange) Send() error {
 	case err != nil:
 		x.dropUpstream()
 	case x.up != nil:
-		if err = x.relay(); err != nil && x.lastWords != nil && x.Request.Version == HTTP20 {
+		if err = x.relay(); err != nil && x.lastWords != nil && x.cutCode == http2.ErrCodeNo && x.Request.Version == HTTP20 {
 			_ = x.down.endAnswer(x, x.lastWords) // nothing is lost if the client is gone, too
 		}
 	default:
