@@ -42,7 +42,7 @@ func mustDial(t *testing.T, p *Pool) *clientConn {
 	t.Helper()
 	u, failed := p.dial()
 	if failed != nil {
-		t.Fatal(err)
+		t.Fatal(failed)
 	}
 	return u
 }
