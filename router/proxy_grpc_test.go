@@ -159,6 +159,7 @@ func overGRPC(t *testing.T, run func(t *testing.T, f *front, up *grpcUpstream, e
 
 func TestGRPC(t *testing.T) {
 	overGRPC(t, func(t *testing.T, f *front, _ *grpcUpstream, ended chan error) {
+		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 		defer cancel()
 		c := f.grpcClient(t)
@@ -280,6 +281,7 @@ func bidirectional(ctx context.Context, t *testing.T, c *grpc.ClientConn) {
 // A client that gives up ends the call at the upstream at once, not when it is next looked at.
 func TestGRPCCancelIsPrompt(t *testing.T) {
 	overGRPC(t, func(t *testing.T, f *front, _ *grpcUpstream, ended chan error) {
+		t.Helper()
 		c := f.grpcClient(t)
 		took := time.Hour
 		for range 5 {
@@ -384,6 +386,7 @@ func TestGRPCGracefulStop(t *testing.T) {
 
 func TestGRPCUpstreamDies(t *testing.T) {
 	overGRPC(t, func(t *testing.T, f *front, up *grpcUpstream, ended chan error) {
+		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		s, err := f.grpcClient(t).NewStream(ctx, bidi, "/t.T/Wait")

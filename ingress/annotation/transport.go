@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Protocol is what an upstream speaks, as backend-protocol spells it.
@@ -111,7 +112,7 @@ var proxySSLName = Annotation{
 	Strict: true,
 	Validate: func(value string) error {
 		if len(value) > 253 || strings.ContainsFunc(value, func(c rune) bool {
-			return !('a' <= c|0x20 && c|0x20 <= 'z' || '0' <= c && c <= '9' || strings.ContainsRune("-._:", c))
+			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-._:", unicode.ToLower(c))
 		}) {
 			return errors.New("is no host name")
 		}

@@ -265,7 +265,7 @@ func (u *h2call) cut() {
 }
 
 func (u *h2call) cutLocked() {
-	if u.id != 0 && !u.gone && !(u.ended && u.endSent) {
+	if u.id != 0 && !u.gone && (!u.ended || !u.endSent) {
 		u.c.writeReset(u.id, http2.ErrCodeCancel)
 	}
 	u.reset = true

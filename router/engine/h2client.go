@@ -123,8 +123,7 @@ func (c *h2client) leave() {
 func (c *h2client) run() {
 	for {
 		err := c.frame()
-		var stream http2.StreamError
-		if errors.As(err, &stream) {
+		if stream, ok := errors.AsType[http2.StreamError](err); ok {
 			err = c.reject(stream.StreamID, stream.Code)
 		}
 		if err != nil {

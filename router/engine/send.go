@@ -76,7 +76,7 @@ func (x *Exchange) relay() error {
 				return x.breakOff(err)
 			}
 		case x.upBody.ended:
-			return x.endRelay(u)
+			return x.endRelay()
 		default:
 			if err := x.down.flush(x); err != nil {
 				return x.breakOff(err)
@@ -154,7 +154,7 @@ const lateBody = time.Second
 
 // endRelay finishes the answer, and settles whether another request can be sent on the
 // upstream's connection.
-func (x *Exchange) endRelay(u upstream) error {
+func (x *Exchange) endRelay() error {
 	trailer, err := x.responseTrailer()
 	if err != nil {
 		_ = x.down.flush(x)

@@ -28,7 +28,7 @@ type upstream interface {
 
 	// cut makes all that waits fail, from whichever goroutine.
 	cut()
-	// close gives up the exchange, whereever it is.
+	// close gives up the exchange, wherever it is.
 	close()
 	// rest ends one that has come to its end.
 	rest(now time.Time)
