@@ -15,8 +15,13 @@ import (
 // resolution is what a port of a Service comes to. It is comparable: a change of the Service
 // that leaves it the same changes no route.
 type resolution struct {
-	// backend names the router.Backend, "namespace/name:port"; "" if there is none.
+	// backend names the router.Backend, "namespace/name:port" and how it is spoken to; "" if
+	// there is none.
 	backend string
+	// service is "namespace/name:port" alone.
+	service string
+	// protocol is the port's appProtocol.
+	protocol string
 	// portName is the EndpointSlice port that the endpoints have, unless external is set.
 	portName string
 	// external is the name, or the address, that an ExternalName Service stands for, and
@@ -46,7 +51,8 @@ func resolve(name types.NamespacedName, svc *corev1.Service, ref portRef) resolu
 	if port == nil {
 		return noSuchPort(name, svc, ref)
 	}
-	return resolution{backend: backendName(name, port.Port), portName: port.Name}
+	plain := backendName(name, port.Port)
+	return resolution{backend: plain, service: plain, portName: port.Name, protocol: value(port.AppProtocol, "")}
 }
 
 func unusable(format string, args ...any) resolution {
@@ -121,10 +127,9 @@ func backendName(service types.NamespacedName, port int32) string {
 // resolveExternal handles ExternalName Services. Their ports are optional; one that is not
 // listed is used as it is. Like ingress-nginx it takes an IP address for a name.
 func resolveExternal(name types.NamespacedName, svc *corev1.Service, ref portRef) resolution {
-	number := ref.number
-	target := ref.number
+	number, target, protocol := ref.number, ref.number, ""
 	if port := findPort(svc, ref); port != nil {
-		number, target = port.Port, port.Port
+		number, target, protocol = port.Port, port.Port, value(port.AppProtocol, "")
 		if port.TargetPort.Type == intstr.Int && port.TargetPort.IntVal > 0 {
 			target = port.TargetPort.IntVal
 		}
@@ -138,7 +143,8 @@ func resolveExternal(name types.NamespacedName, svc *corev1.Service, ref portRef
 	if !ok {
 		return unusable("externalName %.260q of Service %s is not a DNS name", svc.Spec.ExternalName, name).fix("correct it")
 	}
-	return resolution{backend: backendName(name, number), external: host, externalPort: uint16(target)}
+	plain := backendName(name, number)
+	return resolution{backend: plain, service: plain, protocol: protocol, external: host, externalPort: uint16(target)}
 }
 
 // externalHost gives the form a name is resolved in. A trailing dot stays: it keeps the

@@ -142,6 +142,7 @@ func (c *compiler) noteSecret(name types.NamespacedName) {
 	if s := c.secrets[name]; s != nil {
 		c.refreshSecret(name, s)
 	}
+	c.noteUpstreamSecret(name)
 }
 
 // refreshSecret tells all users of a Secret what it comes to now, if that is new.
@@ -179,7 +180,7 @@ func (c *compiler) isWaiting(host string) bool {
 	if len(c.waiting.since) == 0 {
 		return false
 	}
-	if c.usesWait(host) || c.clientAuthWaits(host) {
+	if c.usesWait(host) || c.clientAuthWaits(host) || c.upstreamsWait(host) {
 		return true
 	}
 	parent, own := parentOf(host), c.owner(host)

@@ -33,6 +33,7 @@ type compiler struct {
 	services  map[types.NamespacedName]*serviceState
 	externals map[string]*externalState
 	secrets   map[types.NamespacedName]*secretState
+	upstreams map[types.NamespacedName]*upstreamSecret
 	tlsHosts  map[string]*tlsHost
 	below     map[string]map[string]struct{} // exact names of hosts and tlsHosts, by suffixOf
 	catchAll  []*ingressState                // those with a default backend and no rules, in order of precedence
@@ -104,7 +105,7 @@ func newCompiler(cfg *Config, common *certs.Certificate, now func() time.Time) *
 		backends: cfg.Backends, stats: cfg.Stats, now: now, common: common,
 		ingresses: map[string]*ingressState{}, hosts: map[string]*hostState{},
 		services: map[types.NamespacedName]*serviceState{}, externals: map[string]*externalState{},
-		secrets: map[types.NamespacedName]*secretState{}, tlsHosts: map[string]*tlsHost{},
+		secrets: map[types.NamespacedName]*secretState{}, upstreams: map[types.NamespacedName]*upstreamSecret{}, tlsHosts: map[string]*tlsHost{},
 		below:    map[string]map[string]struct{}{},
 		problems: newProblems(), dirty: newDirt(), table: router.NewTable(),
 		checks: map[string]map[router.HealthCheck]int{},
@@ -168,6 +169,7 @@ type built struct {
 // build makes anew what is dirty, unless it waits for a Secret: that stays as it is, and dirty.
 func (c *compiler) build() built {
 	c.judgeRest()
+	c.judgeUpstreams()
 	var b built
 	if c.buildCertificates() {
 		b.set = c.set
@@ -176,7 +178,7 @@ func (c *compiler) build() built {
 		return b
 	}
 	edit := c.table.Edit()
-	changed := c.dirty.fallback
+	changed := false
 	for name := range c.dirty.hosts {
 		if c.isWaiting(name) {
 			continue
@@ -185,7 +187,8 @@ func (c *compiler) build() built {
 		changed = true
 		c.buildHost(edit, name)
 	}
-	if c.dirty.fallback {
+	if c.dirty.fallback && !c.fallbackWaits() {
+		changed = true
 		c.dirty.fallback = false
 		c.buildFallback(edit)
 	}
@@ -207,6 +210,11 @@ func (c *compiler) wanted() []manifests.Ref {
 	}
 	for name := range c.secrets {
 		add(manifests.KindSecret, name)
+	}
+	for name := range c.upstreams {
+		if c.secrets[name] == nil {
+			add(manifests.KindSecret, name)
+		}
 	}
 	add(manifests.KindConfigMap, c.settings.configMap)
 	add(manifests.KindService, c.settings.defaultBackend)

@@ -22,6 +22,8 @@ type RouteInfo struct {
 	// Origin is the Ingress, Service what it leads to.
 	Origin  string `json:"origin"`
 	Service string `json:"service,omitempty"`
+	// Transport is how that is spoken to; absent is plain HTTP/1.1.
+	Transport string `json:"transport,omitempty"`
 	// Endpoints are the addresses at this moment.
 	Endpoints []string `json:"endpoints"`
 	// Policy says how requests are spread, where that is not the default.
@@ -83,6 +85,7 @@ func routeInfo(r *router.Route) RouteInfo {
 		info.Status = r.Status
 		return info
 	}
+	info.Transport = r.Backend.Transport().Name
 	for _, e := range r.Backend.Endpoints() {
 		info.Endpoints = append(info.Endpoints, e.Address().String())
 	}
@@ -123,6 +126,9 @@ func (r RouteInfo) String() string {
 	words := []string{host, path, r.Origin, "->"}
 	if r.Service != "" {
 		words = append(words, r.Service)
+	}
+	if r.Transport != "" {
+		words = append(words, "("+r.Transport+")")
 	}
 	if r.Status != 0 {
 		words = append(words, strconv.Itoa(r.Status))

@@ -215,7 +215,7 @@ func (c *compiler) leadTo(r *router.Route, p *portState) {
 		r.Status, r.Reason = http.StatusServiceUnavailable, p.reason
 		return
 	}
-	r.Service = p.backend
+	r.Service = p.resolution.service
 	r.Backend = c.backends.Get(p.backend)
 }
 

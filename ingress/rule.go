@@ -60,6 +60,8 @@ type backendRef struct {
 type portRef struct {
 	name   string
 	number int32
+	// via is how it is to be spoken to: two Ingresses may want one port in two ways.
+	via annotation.Transport
 }
 
 // String is what the user wrote.
@@ -114,6 +116,7 @@ func (r *specReader) problem(reason, field, format string, args ...any) {
 func (r *specReader) annotations() {
 	options, findings := annotation.Read(r.ing.Annotations)
 	r.spec.options = options
+	r.transport(&r.spec.options)
 	for _, f := range findings {
 		reason := reasonAnnotation
 		if options.Refuse != "" && strings.Contains(options.Refuse, f.Key) {
@@ -246,6 +249,6 @@ func (r *specReader) backend(field string, in *networkingv1.IngressBackend) back
 	}
 	return backendRef{
 		service: in.Service.Name,
-		port:    portRef{name: in.Service.Port.Name, number: in.Service.Port.Number},
+		port:    portRef{name: in.Service.Port.Name, number: in.Service.Port.Number, via: r.spec.options.Transport},
 	}
 }

@@ -57,6 +57,7 @@ func (c *compiler) dropUnused(s *serviceState, p *portState) {
 		return
 	}
 	c.releaseExternal(p)
+	c.releaseUpstreamSecret(p)
 	delete(s.ports, p.ref)
 	if len(s.ports) == 0 {
 		delete(c.services, p.service)
@@ -74,7 +75,8 @@ func (c *compiler) port(name types.NamespacedName, ref portRef) *portState {
 	if p == nil {
 		p = &portState{service: name, ref: ref}
 		s.ports[ref] = p
-		p.resolution = resolve(name, c.objects.Service(name.Namespace, name.Name), ref)
+		c.useUpstreamSecret(p)
+		p.resolution = c.resolve(p)
 		c.useExternal(p)
 		c.setTargets(p)
 	}
@@ -92,19 +94,24 @@ func (c *compiler) noteService(name types.NamespacedName) {
 		return
 	}
 	for _, p := range s.ports {
-		next := resolve(name, c.objects.Service(name.Namespace, name.Name), p.ref)
-		if next == p.resolution {
-			continue
+		c.refreshPort(p)
+	}
+}
+
+// refreshPort finds out what a port comes to now, and marks what that changes.
+func (c *compiler) refreshPort(p *portState) {
+	next := c.resolve(p)
+	if next == p.resolution {
+		return
+	}
+	before := p.resolution
+	c.setResolution(p, next)
+	c.garbage = true
+	for _, st := range p.users {
+		if !next.sameRoute(before) {
+			c.markUses(st, p)
 		}
-		before := p.resolution
-		c.setResolution(p, next)
-		c.garbage = true
-		for _, st := range p.users {
-			if !next.sameRoute(before) {
-				c.markUses(st, p)
-			}
-			c.setBackendProblems(st)
-		}
+		c.setBackendProblems(st)
 	}
 }
 

@@ -25,12 +25,13 @@ type Target struct {
 // Backend is what routes lead to: a name and the endpoints it has right now. Tables hold
 // it by pointer, so endpoints come and go without a new Table.
 type Backend struct {
-	name    string
-	list    atomic.Pointer[endpointList]
-	waiting atomic.Int32 // requests in the queue
+	name      string
+	transport Transport
+	list      atomic.Pointer[endpointList]
+	waiting   atomic.Int32 // requests in the queue
 	// turn is on a cache line of its own: every request moves it, and the fields above are
 	// read by every request.
-	_    [36]byte
+	_    [4]byte
 	turn atomic.Uint64
 	_    [56]byte
 
@@ -46,8 +47,8 @@ type Backend struct {
 
 // newBackend starts its turns anywhere, so that not every backend of every proxy sends its
 // first request to the lowest address.
-func newBackend(name string) *Backend {
-	b := &Backend{name: name}
+func newBackend(name string, via Transport) *Backend {
+	b := &Backend{name: name, transport: via}
 	b.list.Store(new(endpointList))
 	b.turn.Store(uint64(rand.Uint32()))
 	return b
@@ -55,6 +56,9 @@ func newBackend(name string) *Backend {
 
 // Name is the name the Backend was asked for with.
 func (b *Backend) Name() string { return b.name }
+
+// Transport is how its endpoints are spoken to.
+func (b *Backend) Transport() Transport { return b.transport }
 
 // Endpoints returns the endpoints of this moment, sorted by address. The slice is shared
 // and must not be changed.

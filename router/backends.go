@@ -15,7 +15,7 @@ import (
 // BackendsConfig says how Backends makes what it needs.
 type BackendsConfig struct {
 	// NewPool makes the connection pool of a new endpoint. Nil: endpoints have no pool.
-	NewPool func(address netip.AddrPort) *engine.Pool
+	NewPool func(address netip.AddrPort, via Transport) *engine.Pool
 }
 
 // Backends is the register of all backends by name. One goroutine owns it and calls its
@@ -33,18 +33,23 @@ type Backends struct {
 // NewBackends returns an empty register.
 func NewBackends(cfg BackendsConfig) *Backends {
 	if cfg.NewPool == nil {
-		cfg.NewPool = func(netip.AddrPort) *engine.Pool { return nil }
+		cfg.NewPool = func(netip.AddrPort, Transport) *engine.Pool { return nil }
 	}
 	return &Backends{cfg: cfg, closePool: (*engine.Pool).Close, byName: map[string]*Backend{}, checksChanged: make(chan struct{}, 1)}
 }
 
-// Get returns the backend of that name. It is made on first use, without endpoints.
-func (r *Backends) Get(name string) *Backend {
+// Get returns the backend of that name. It is made on first use, without endpoints and for
+// plain HTTP/1.1.
+func (r *Backends) Get(name string) *Backend { return r.GetVia(name, Transport{}) }
+
+// GetVia is Get for a backend that is spoken to in another way. That is a part of what it is:
+// one that is there stays as it is, and so the name has to tell ways apart.
+func (r *Backends) GetVia(name string, via Transport) *Backend {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := r.byName[name]
 	if b == nil {
-		b = newBackend(name)
+		b = newBackend(name, via)
 		r.byName[name] = b
 	}
 	return b
@@ -62,7 +67,7 @@ func (r *Backends) SetTargets(name string, targets []Target) (changed bool) {
 	if sameTargets(old, targets) {
 		return false
 	}
-	next, removed := r.endpoints(old, targets)
+	next, removed := r.endpoints(old, targets, b.transport)
 	b.setEndpoints(next)
 	r.close(removed)
 	if b.check.Load() != nil {
@@ -139,7 +144,7 @@ func (r *Backends) sorted() []*Backend {
 }
 
 // endpoints makes the new list out of the old one: both are sorted by address.
-func (r *Backends) endpoints(old []*Endpoint, targets []Target) (next, removed []*Endpoint) {
+func (r *Backends) endpoints(old []*Endpoint, targets []Target, via Transport) (next, removed []*Endpoint) {
 	next = make([]*Endpoint, 0, len(targets))
 	born := int64(0) // those that are first have nobody to leave requests to
 	if len(old) > 0 {
@@ -154,7 +159,7 @@ func (r *Backends) endpoints(old []*Endpoint, targets []Target) (next, removed [
 			next, old = append(next, old[0]), old[1:]
 			continue
 		}
-		next = append(next, newEndpoint(t, r.cfg.NewPool(t.Address), born))
+		next = append(next, newEndpoint(t, r.cfg.NewPool(t.Address, via), born))
 	}
 	return next, append(removed, old...)
 }

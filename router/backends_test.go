@@ -17,7 +17,7 @@ type poolLog struct {
 
 func newPoolLog() *poolLog {
 	l := &poolLog{}
-	l.Backends = NewBackends(BackendsConfig{NewPool: func(a netip.AddrPort) *engine.Pool {
+	l.Backends = NewBackends(BackendsConfig{NewPool: func(a netip.AddrPort, _ Transport) *engine.Pool {
 		l.opened = append(l.opened, a)
 		return new(engine.Pool)
 	}})

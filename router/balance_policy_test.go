@@ -411,7 +411,7 @@ func TestChoosingAvoids(t *testing.T) {
 	for _, balance := range []Balance{RoundRobin, LeastOutstanding, PeakEWMA, ConsistentHash} {
 		t.Run(balance.String(), func(t *testing.T) {
 			p := &Policy{Balance: balance}
-			if e := pickAs(newBackend("b"), p, 1); e != nil {
+			if e := pickAs(newBackend("b", Transport{}), p, 1); e != nil {
 				t.Errorf("got %v of no endpoints", e)
 			}
 			if e := pickAs(backendAt(t, 1), p, 1); !isAt(e, 1) {

@@ -40,7 +40,7 @@ func share(b *Backend, picks int, avoid *Tried) map[*Endpoint]int {
 }
 
 func TestPickWithoutEndpoints(t *testing.T) {
-	if e := newBackend("b").Pick(nil); e != nil {
+	if e := newBackend("b", Transport{}).Pick(nil); e != nil {
 		t.Errorf("got %v, want nil", e.Address())
 	}
 }

@@ -8,8 +8,12 @@ import (
 )
 
 // replyError answers with a short page that names the request, in JSON or HTML as the
-// client prefers. It says nothing about the cluster.
+// client prefers, or as gRPC has it. It says nothing about the cluster.
 func (p *Proxy) replyError(x *engine.Exchange, s *passage, status int) {
+	if engine.IsGRPC(x.Request.Fields.Get(engine.ContentType)) {
+		p.replyGRPC(x, s, status)
+		return
+	}
 	if wantsJSON(x.Request.Fields.Get(engine.Accept)) {
 		s.page = appendErrorJSON(s.page[:0], status, s.id[:])
 		x.Reply(status, "application/json", s.page)

@@ -100,7 +100,7 @@ func (p *Proxy) try(x *engine.Exchange, s *passage, e *Endpoint) *engine.Upstrea
 	switch {
 	case err == nil:
 		e.Succeed()
-	case err.Cause == engine.CauseConnect:
+	case err.Cause == engine.CauseConnect, err.Cause == engine.CauseTLS:
 		e.Fail(time.Now())
 	}
 	if err != nil {
@@ -141,7 +141,7 @@ func (s *passage) learn(x *engine.Exchange, e *Endpoint, err *engine.UpstreamErr
 func (s *passage) countFault(c engine.Cause) {
 	var f Fault
 	switch c {
-	case engine.CauseConnect:
+	case engine.CauseConnect, engine.CauseTLS:
 		f = FaultConnect
 	case engine.CauseTimeout, engine.CauseDeadline:
 		f = FaultTimeout

@@ -201,6 +201,9 @@ func (p *Proxy) send(x *engine.Exchange, s *passage) {
 	if !p.cfg.HideServer && !x.Response.Fields.Has(engine.ServerField) {
 		x.Response.Fields.Add(engine.ServerField, serverField)
 	}
+	if engine.IsGRPC(x.Response.Fields.Get(engine.ContentType)) {
+		x.LastWords(grpcCut)
+	}
 	if err := x.Send(); err != nil && s.note == "" {
 		s.note = err.Error()
 	}

@@ -12,8 +12,10 @@ import (
 // h2Asker is a client of HTTP/2 that does not allocate.
 type h2Asker struct {
 	*rawH2
-	frame []byte // HEADERS of one request
-	buf   []byte
+	frame  []byte // HEADERS of one request, and perhaps DATA from second on
+	second int
+	ends   http2.FrameType // that ends an answer
+	buf    []byte
 }
 
 func newH2Asker(t testing.TB, f *front) *h2Asker {
@@ -21,7 +23,7 @@ func newH2Asker(t testing.TB, f *front) *h2Asker {
 	c := f.rawH2(t)
 	c.fr.WriteWindowUpdate(0, 1<<31-1-65535)
 	c.SetDeadline(noDeadline)
-	a := &h2Asker{rawH2: c, buf: make([]byte, 32<<10)}
+	a := &h2Asker{rawH2: c, buf: make([]byte, 32<<10), ends: http2.FrameData}
 	fields := []string{
 		":method", "GET", ":scheme", "http", ":authority", "h.test", ":path", "/api/v1/items?page=2",
 		"user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
@@ -51,7 +53,7 @@ func (a *h2Asker) answer(t testing.TB) {
 		if kind == http2.FrameRSTStream || kind == http2.FrameGoAway {
 			t.Fatalf("%v", kind)
 		}
-		if kind == http2.FrameData && flags.Has(http2.FlagDataEndStream) {
+		if kind == a.ends && flags.Has(http2.FlagDataEndStream) {
 			return
 		}
 	}
@@ -64,6 +66,9 @@ func (a *h2Asker) ask(t testing.TB, n int) {
 	for range n {
 		id := binary.BigEndian.Uint32(a.frame[5:]) + 2
 		binary.BigEndian.PutUint32(a.frame[5:], id)
+		if a.second > 0 {
+			binary.BigEndian.PutUint32(a.frame[a.second+5:], id)
+		}
 		batch = append(batch, a.frame...)
 	}
 	if _, err := a.Write(batch); err != nil {

@@ -306,7 +306,7 @@ func TestWebSocketsSurviveChanges(t *testing.T) {
 				return &certificate, nil
 			}
 		}
-		backends := NewBackends(BackendsConfig{NewPool: func(a netip.AddrPort) *engine.Pool {
+		backends := NewBackends(BackendsConfig{NewPool: func(a netip.AddrPort, _ Transport) *engine.Pool {
 			return engine.NewPool(a.String(), engine.PoolConfig{})
 		}})
 		backend := backends.Get("test/ws:80")

@@ -96,7 +96,7 @@ func (s setup) start(t testing.TB, upstreams ...string) *front {
 
 func (s setup) table(t testing.TB, f *front, upstreams []string) *Table {
 	t.Helper()
-	backends := NewBackends(BackendsConfig{NewPool: func(a netip.AddrPort) *engine.Pool {
+	backends := NewBackends(BackendsConfig{NewPool: func(a netip.AddrPort, _ Transport) *engine.Pool {
 		return engine.NewPool(a.String(), s.pool)
 	}})
 	f.backend = backends.Get("test/echo:80")

@@ -78,8 +78,8 @@ func newProcess(flags *serveFlags, log *zap.Logger, access router.AccessLog, src
 	return p, nil
 }
 
-func newPool(address netip.AddrPort) *engine.Pool {
-	return engine.NewPool(address.String(), engine.PoolConfig{})
+func newPool(address netip.AddrPort, via router.Transport) *engine.Pool {
+	return engine.NewPool(address.String(), engine.PoolConfig{Protocol: via.Protocol, TLS: via.TLS})
 }
 
 func (p *process) ingressConfig(flags *serveFlags) ingress.Config {

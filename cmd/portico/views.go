@@ -113,6 +113,8 @@ type backendsView struct {
 
 type backendView struct {
 	Name string `json:"name"`
+	// Transport is how the endpoints are spoken to; absent is plain HTTP/1.1.
+	Transport string `json:"transport,omitempty"`
 	// Check is how the endpoints are checked; absent: not at all.
 	Check string `json:"check,omitempty"`
 	// Pending is the number of requests that wait for a limit.
@@ -141,7 +143,7 @@ func viewBackends(all iter.Seq[*router.Backend], now time.Time) backendsView {
 }
 
 func viewBackend(b *router.Backend, now time.Time) backendView {
-	v := backendView{Name: b.Name(), Pending: b.Counts().Pending, Endpoints: []endpointView{}}
+	v := backendView{Name: b.Name(), Transport: b.Transport().Name, Pending: b.Counts().Pending, Endpoints: []endpointView{}}
 	if check := b.Check(); check.Kind != router.CheckOff {
 		v.Check = check.String()
 	}

@@ -144,7 +144,7 @@ func TestReadClientAuth(t *testing.T) {
 			findings: []string{key + "match-cn: needs auth-tls-secret, and auth-tls-verify-client not to be off; "},
 		},
 		{
-			name: "a secret without namespace", in: nginx("secret", "ca"), refuse: "auth-tls-secret has a value that cannot be used",
+			name: "a secret without namespace", in: nginx("secret", "ca"), refuse: "is not of the form namespace/name",
 			findings: []string{key + `secret: the value "ca" is not of the form namespace/name; the paths of this Ingress answer 503 until it is corrected`},
 		},
 		{

@@ -46,7 +46,8 @@ type Annotation struct {
 	Default string
 	// Phase is where it acts.
 	Phase Phase
-	// Protects is set where a wrong value must not be ignored: the paths answer 503 then.
+	// Protects is set where a wrong value must not be ignored, because the default could open, or
+	// lead into the void, what the value was meant to set: the paths answer 503 then.
 	Protects bool
 	// Validate says what is wrong with a value, as the end of the sentence "the value ...".
 	Validate func(value string) error
@@ -76,6 +77,8 @@ type Options struct {
 	BodyBuffer int64
 	// Policy says how requests are spread over endpoints; nil is the default.
 	Policy *router.Policy
+	// Transport is how the Services are spoken to.
+	Transport Transport
 	// Refuse, if not empty, says why the routes of the Ingress answer 503: an annotation
 	// asks for protection that Portico does not have, and serving without it would open
 	// what was meant to be closed.
@@ -122,6 +125,12 @@ var registry = []Annotation{
 	ejectAfter, ejectTime, ejectMaxTime, ejectMaxPercent,
 	healthCheck, healthCheckPath, healthCheckHost, healthCheckService, healthCheckPort,
 	healthCheckInterval, healthCheckTimeout, healthCheckRise, healthCheckFall,
+	backendProtocol,
+	proxySSLSecret,
+	proxySSLVerify,
+	proxySSLVerifyDepth,
+	proxySSLName,
+	proxySSLServerName,
 }
 
 var byKey = func() map[string]*Annotation {
@@ -176,8 +185,11 @@ func (a *Annotation) read(annotations map[string]string, o *Options) []Finding {
 		default:
 			used = key
 			if err := a.Validate(value); err != nil && a.Protects {
-				o.Refuse = fmt.Sprintf("annotation %s has a value that cannot be used", key)
-				findings = append(findings, Finding{key, fmt.Sprintf("the value %.80q %v; the paths of this Ingress answer 503 until it is corrected", value, err)})
+				text := fmt.Sprintf("the value %.80q %v", value, err)
+				if o.Refuse == "" {
+					o.Refuse = "annotation " + key + ": " + text
+				}
+				findings = append(findings, Finding{key, text + "; the paths of this Ingress answer 503 until it is corrected"})
 				continue
 			} else if err != nil {
 				findings = append(findings, Finding{key, fmt.Sprintf("the value %.80q %v; the default %q is used until it is corrected", value, err, a.Default)})

@@ -14,10 +14,12 @@ type body struct {
 	ended   bool
 	trailer []byte // field lines of a trailer section
 	bytes   int64  // of content that was handed out
+	fields  Fields // of the trailer, while it is looked at
+	allowed []byte // what of it may travel on
 }
 
 func (b *body) start(in *input, kind framing, length int64) {
-	*b = body{in: in, framing: kind, left: length, trailer: b.trailer[:0]}
+	*b = body{in: in, framing: kind, left: length, trailer: b.trailer[:0], fields: b.fields, allowed: b.allowed[:0]}
 	b.ended = kind == noBody || kind == byLength && length == 0
 }
 

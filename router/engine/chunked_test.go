@@ -103,7 +103,7 @@ func TestTrailersThatMayPass(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := allowedTrailer([]byte(tt.section))
+			got, err := (&body{trailer: []byte(tt.section)}).allowedTrailer()
 			if err != nil {
 				got = []byte("error")
 			}

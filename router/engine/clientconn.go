@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// clientConn is one connection to an upstream. An exchange has it for itself.
+// clientConn is one connection to an upstream that speaks HTTP/1.1. An exchange has it for
+// itself.
 type clientConn struct {
 	wire
 	pool      *Pool
@@ -44,7 +45,7 @@ func (u *clientConn) settle() {
 // receive reads the rest of a head of which something is here, or up to n bytes.
 func (u *clientConn) receive(n int, head bool) error {
 	if !head || u.in.buf == nil {
-		return u.fill(&u.in, n)
+		return u.wire.fill(&u.in, n)
 	}
 	k, err := u.conn.Read(u.in.buf[u.in.w:])
 	u.in.w += k
@@ -65,9 +66,43 @@ func (u *clientConn) close() {
 	u.pool.open.Add(-1)
 }
 
-// rest gives the buffers back and the connection to its pool.
+// rest gives the buffers back and the connection to its pool, unless more has come than the
+// answer: that is nobody's.
 func (u *clientConn) rest(now time.Time) {
+	if len(u.in.unread()) > 0 {
+		u.close()
+		return
+	}
 	u.in.release()
 	u.out.release()
 	u.pool.put(u, now)
 }
+
+// The methods by which an exchange speaks to its upstream; readHead is in forward.go.
+
+func (u *clientConn) sendHead(x *Exchange) error {
+	u.requests++
+	u.out.start(&u.wire, x.waits.Send)
+	u.out.by = x.by
+	x.appendRequest(&u.out)
+	return nil
+}
+
+func (u *clientConn) writeBody(piece []byte, _ bool) error { return u.out.body(piece) }
+
+func (u *clientConn) flush() error { return u.out.flush() }
+
+func (u *clientConn) endBody(trailer []byte) error { return u.out.end(trailer) }
+
+func (u *clientConn) bodySent() { u.out.release() }
+
+func (u *clientConn) beginBody(x *Exchange) {
+	u.in.pin()
+	x.upBody.start(&u.in, x.Response.framing, x.Response.ContentLength)
+}
+
+func (u *clientConn) fill(x *Exchange, n int) error { return x.readUpstream(u, n) }
+
+func (u *clientConn) unsent() bool { return u.out.wrote == 0 }
+
+func (u *clientConn) cut() { _ = u.conn.Close() } // nothing can be done about it

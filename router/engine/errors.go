@@ -43,11 +43,15 @@ const (
 	CauseDeadline
 	// CauseClientBody means that the client's request body was malformed, cut short or too slow.
 	CauseClientBody
+	// CauseTLS means that TLS could not be agreed on, most often because the upstream's
+	// certificate does not hold. Nothing of the request was sent.
+	CauseTLS
 )
 
 var causeNames = [...]string{
 	CauseConnect: "connect", CauseWrite: "write", CauseClosed: "closed", CauseTimeout: "timeout",
 	CauseProtocol: "protocol", CauseClientGone: "client gone", CauseDeadline: "deadline", CauseClientBody: "client body",
+	CauseTLS: "tls",
 }
 
 // String gives one word for logs and metrics.

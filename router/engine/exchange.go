@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // Handler answers requests. Its methods are called by many goroutines, for one exchange
@@ -68,11 +70,13 @@ type Exchange struct {
 	closing   bool // the connection ends with this exchange
 	aborted   bool // the answer was cut: the client must see that
 	reply     []byte
+	lastWords []byte        // field lines
+	cutCode   http2.ErrCode // with which the upstream has reset its stream, in the middle of the answer
 
-	up         *clientConn // while there is one
-	waits      Timeouts    // for it, with its defaults
-	by         time.Time   // Timeouts.Total as a time
-	upBody     body        // of the upstream's answer
+	up         upstream  // while there is one
+	waits      Timeouts  // for it, with its defaults
+	by         time.Time // Timeouts.Total as a time
+	upBody     body      // of the upstream's answer
 	upAddr     string
 	upReusable bool // the answer was taken whole, and the connection stays open
 	pump       pump
@@ -95,7 +99,8 @@ func (x *Exchange) begin(down downstream, p *peer, now time.Time) {
 	x.Timeouts, x.MaxBody, x.BufferBody = Timeouts{}, 0, 0
 	x.proxyOut = 0
 	x.answered, x.continued, x.sent, x.closing, x.aborted = false, false, false, false, false
-	x.interims, x.reply, x.upAddr, x.upReusable = 0, nil, "", false
+	x.interims, x.reply, x.lastWords, x.upAddr, x.upReusable = 0, nil, nil, "", false
+	x.cutCode = http2.ErrCodeNo
 	x.body.start(&x.in, noBody, 0)
 }
 
@@ -164,6 +169,11 @@ func (x *Exchange) Redirect(status int, location []byte) {
 // SendProxyHeader has Forward begin its connection to the upstream with a header of the PROXY
 // protocol: with the addresses of this client. Such a connection serves this request alone.
 func (x *Exchange) SendProxyHeader(v ProxyVersion) { x.proxyOut = v }
+
+// LastWords says how an answer ends that its upstream has broken off, where the client's
+// protocol has a place for it (HTTP/2 alone: after chunks it would make the cut look whole).
+// trailer holds field lines, each with its CRLF, and must stay as it is.
+func (x *Exchange) LastWords(trailer []byte) { x.lastWords = trailer }
 
 // Answered reports whether there is an answer to Send.
 func (x *Exchange) Answered() bool { return x.answered }

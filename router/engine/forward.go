@@ -30,32 +30,28 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	case !x.Request.sound():
 		return &UpstreamError{Cause: CauseProtocol, Unsent: true, Err: errTarget}
 	}
-	var u *clientConn
-	if x.proxyOut == 0 {
-		u = p.get()
+	u, reused, failed := x.reach(p)
+	if failed != nil {
+		return x.asDeadline(failed)
 	}
-	reused := u != nil
-	if u == nil {
-		now := time.Now()
-		if expired(x.by, now) {
-			return &UpstreamError{Cause: CauseDeadline, Unsent: true, Err: errTotal}
-		}
-		fresh, err := p.dial(x.peer.proxyHeader(x.proxyOut), within(x.waits.Connect, x.by, now))
-		if err != nil {
-			return x.asDeadline(&UpstreamError{Cause: CauseConnect, Unsent: true, Err: asTimeout(err)})
-		}
-		u = fresh
-	}
-	u.requests++
 	x.up = u
 	if err := x.exchangeHeads(u, whole); err != nil {
+		err.Reused, err.Unsent = reused || err.Reused, u.unsent()
 		x.dropUpstream()
 		x.Response.reset() // what it had lay in a buffer that is gone
-		err.Reused, err.Unsent = reused, u.out.wrote == 0
 		return x.asDeadline(err)
 	}
 	x.answered = true
 	return nil
+}
+
+// reach finds a connection to the upstream, or makes one, in the time there is.
+func (x *Exchange) reach(p *Pool) (u upstream, reused bool, failed *UpstreamError) {
+	now := time.Now()
+	if expired(x.by, now) {
+		return nil, false, &UpstreamError{Cause: CauseDeadline, Unsent: true, Err: errTotal}
+	}
+	return p.upstream(x.peer.proxyHeader(x.proxyOut), within(x.waits.Connect, x.by, now))
 }
 
 // beginWaits settles what may be waited for.
@@ -96,17 +92,17 @@ func (x *Exchange) startBody() {
 
 // exchangeHeads sends the request, and its body if that is here as a whole, and reads the
 // head of the answer.
-func (x *Exchange) exchangeHeads(u *clientConn, whole bool) *UpstreamError {
-	u.out.start(&u.wire, x.waits.Send)
-	u.out.by = x.by
-	x.appendRequest(&u.out)
+func (x *Exchange) exchangeHeads(u upstream, whole bool) *UpstreamError {
+	if err := u.sendHead(x); err != nil {
+		return &UpstreamError{Cause: CauseClosed, Err: err}
+	}
 	if whole {
 		err, byClient := x.sendBody(u)
 		if err != nil && byClient {
 			return &UpstreamError{Cause: CauseClientBody, Err: err}
 		}
 		// A failed write is not the end: the upstream may have answered and closed.
-		u.out.release()
+		u.bodySent()
 		if isTimeout(err) {
 			x.waits.FirstByte = min(x.waits.FirstByte, lateAnswer)
 		}
@@ -171,9 +167,9 @@ func expectsBody(method []byte) bool {
 const maxInterims = 100
 
 // receiveHead reads heads until the final one.
-func (x *Exchange) receiveHead(u *clientConn) *UpstreamError {
+func (x *Exchange) receiveHead(u upstream) *UpstreamError {
 	for {
-		if err := x.readHead(u); err != nil {
+		if err := u.readHead(x); err != nil {
 			return err
 		}
 		status := x.Response.Status
@@ -202,9 +198,8 @@ func (x *Exchange) switches() bool {
 
 // headArrived begins the body. What of it came with the head is looked through: while
 // nothing has been written to the client, a malformed body still has a clear answer.
-func (x *Exchange) headArrived(u *clientConn) *UpstreamError {
-	u.in.pin()
-	x.upBody.start(&u.in, x.Response.framing, x.Response.ContentLength)
+func (x *Exchange) headArrived(u upstream) *UpstreamError {
+	u.beginBody(x)
 	if _, err := x.upBody.complete(); err != nil {
 		return protocolError(err)
 	}
@@ -216,7 +211,7 @@ func (x *Exchange) headArrived(u *clientConn) *UpstreamError {
 func protocolError(err error) *UpstreamError { return &UpstreamError{Cause: CauseProtocol, Err: err} }
 
 // readHead reads and parses one head.
-func (x *Exchange) readHead(u *clientConn) *UpstreamError {
+func (u *clientConn) readHead(x *Exchange) *UpstreamError {
 	for scanned := 0; ; {
 		end, next, err := scanHead(u.in.unread(), scanned)
 		switch {
@@ -263,35 +258,44 @@ func (x *Exchange) headError(err error, nothing bool) *UpstreamError {
 // somebody to answer, and whether the request's body still comes; the time in which it does
 // is not the upstream's.
 func (x *Exchange) readUpstream(u *clientConn, n int) error {
-	limit := x.waits.Read
-	if x.arrived.IsZero() && len(u.in.unread()) == 0 {
-		limit = x.waits.FirstByte
-	}
+	limit := x.patience(len(u.in.unread()) > 0)
 	now := time.Now()
 	err := u.read(n, x.arrived.IsZero(), now, min(glance, within(limit, x.by, now)))
 	if !isTimeout(err) {
 		return err
 	}
-	return x.waitOn(u, n, now, limit)
+	defer u.settle()
+	return x.waitOn(u, &now, limit, func(now time.Time, wait time.Duration) error {
+		return u.read(n, x.arrived.IsZero(), now, wait)
+	})
+}
+
+// patience is how long the upstream may take for what comes next. begun: a part of the head
+// is here.
+func (x *Exchange) patience(begun bool) time.Duration {
+	if x.arrived.IsZero() && !begun {
+		return x.waits.FirstByte
+	}
+	return x.waits.Read
 }
 
 // lateAnswer is how long an upstream that has stopped taking the request may go on to answer.
 const lateAnswer = time.Second
 
-// waitOn goes on waiting for an upstream that takes its time, at most limit since then.
-func (x *Exchange) waitOn(u *clientConn, n int, since time.Time, limit time.Duration) error {
-	defer u.settle()
-	watched := x.down.watch(u)
-	defer x.down.unwatch(u)
+// waitOn goes on waiting for an upstream that takes its time, at most limit since then. try
+// waits once, and ends with a time-out when s is interrupted.
+func (x *Exchange) waitOn(s sleeper, since *time.Time, limit time.Duration, try func(now time.Time, wait time.Duration) error) error {
+	watched := x.down.watch(s)
+	defer x.down.unwatch(s)
 	for {
 		now := time.Now()
 		switch {
 		case x.pump.running():
-			since = now
+			*since = now
 		case x.pump.upstreamFailed():
 			limit = min(limit, lateAnswer)
 		}
-		left := limit - now.Sub(since)
+		left := limit - now.Sub(*since)
 		switch {
 		case x.pump.clientFailed() != nil:
 			return os.ErrDeadlineExceeded
@@ -305,7 +309,7 @@ func (x *Exchange) waitOn(u *clientConn, n int, since time.Time, limit time.Dura
 		if !watched || x.pump.running() {
 			left = min(left, blindGlance)
 		}
-		if err := u.read(n, x.arrived.IsZero(), now, within(left, x.by, now)); !isTimeout(err) {
+		if err := try(now, within(left, x.by, now)); !isTimeout(err) {
 			return err
 		}
 	}

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -14,7 +13,7 @@ import (
 // brings that to the wire.
 type h2conn struct {
 	*serverConn
-	framer *http2.Framer // reads; control frames are written by it too, under mu
+	h2link
 
 	// What belongs to the reading goroutine.
 	in      input // what was read and is no frame yet
@@ -22,21 +21,12 @@ type h2conn struct {
 	settled bool        // the client's first SETTINGS have come
 	ready   []*h2stream // heads that are complete, to be served before the next wait
 
-	mu       sync.Mutex
-	changed  sync.Cond // of mu: room to write, streams ended, an end in sight
-	streams  map[uint32]*h2stream
-	seenID   uint32 // the highest stream the client has opened
-	lastID   uint32 // the highest one that is served
+	// With mu.
+	lastID   uint32 // the highest stream that is served
 	opened   int
-	resets   h2resets
 	idle     []chan *h2stream // goroutines that wait for a stream
 	idleFrom time.Time
 	leaving  h2leaving
-	over     bool  // nothing more is to be read
-	dead     error // nothing more can be written
-	guard    h2guard
-	flow     h2connFlow
-	out      h2out
 }
 
 // h2leaving is how far the end of a connection has come (RFC 9113 section 6.8).
@@ -57,15 +47,10 @@ var (
 // serveH2 is the life of the connection from its preface on. in holds what was read
 // already.
 func (c *serverConn) serveH2(in input) {
-	h := &h2conn{serverConn: c, in: in, streams: map[uint32]*h2stream{}, idleFrom: time.Now()}
-	h.changed.L = &h.mu
-	h.guard.start(h.idleFrom)
-	h.flow.start()
-	h.out.start(h)
+	h := &h2conn{serverConn: c, in: in, idleFrom: time.Now()}
+	h.link(&c.wire, h, c.srv.limits.WriteTimeout, c.srv.limits.MinRate, h2ConnWindow)
+	h.cutOff = errClientGone
 	h.head.start(h)
-	h.framer = http2.NewFramer(&h.out, h)
-	h.framer.SetReuseFrames()
-	h.framer.SetMaxReadFrameSize(h2MaxFrame)
 	c.h2.Store(h)
 	c.state.Store(connIdle)
 	ended := false
@@ -208,12 +193,6 @@ func (c *h2conn) quietly() error {
 	return nil
 }
 
-func (c *h2conn) isOver() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.over
-}
-
 // finish ends the connection after err: with a last word to the client, if there is
 // anybody to hear it.
 func (c *h2conn) finish(err error) ending {
@@ -253,14 +232,8 @@ func (c *h2conn) finish(err error) ending {
 func (c *h2conn) kill(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dead == nil {
-		c.dead = err
-	}
+	c.abandonAll(err)
 	c.over = true
-	for _, st := range c.streams {
-		st.gone = true
-		st.wakeAll()
-	}
 	c.changed.Broadcast()
 }
 
@@ -314,8 +287,5 @@ func (c *h2conn) partLocked() {
 	}
 }
 
-// stopReading wakes the reading goroutine, to end. It is called with mu.
-func (c *h2conn) stopReading() {
-	c.over = true
-	_ = c.conn.SetReadDeadline(past) // fails only if it has closed
-}
+// flush is the link's: an h2conn is a serverConn too, which has one of HTTP/1.1.
+func (c *h2conn) flush() { c.h2link.flush() }

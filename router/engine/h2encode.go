@@ -17,6 +17,8 @@ type h2encoder struct {
 	hpack *hpack.Encoder
 	block bytes.Buffer
 	name  []byte
+	path  []byte
+	last  Fields            // of a trailer section
 	known map[string]string // values that may stand in HPACK's table
 }
 
@@ -43,6 +45,9 @@ var repeats = map[string]bool{
 	"access-control-allow-origin": true, "access-control-allow-credentials": true,
 	"x-powered-by": true, "via": true, "alt-svc": true, "content-language": true,
 	"x-xss-protection": true, "grpc-status": true, "grpc-accept-encoding": true,
+	// Of requests, those in which the clients of one upstream differ little.
+	"user-agent": true, "accept": true, "accept-encoding": true, "accept-language": true,
+	"grpc-encoding": true, "x-forwarded-host": true, "x-forwarded-port": true, "x-forwarded-proto": true,
 }
 
 var lowerNames = func() (names [fieldIDs]string) {
@@ -68,11 +73,20 @@ func (e *h2encoder) field(id FieldID, name, value []byte) {
 		}
 		lowered = text(e.name)
 	}
-	if repeats[lowered] && len(value) <= h2KnownLength {
-		e.write(hpack.HeaderField{Name: e.keep(lowered), Value: e.keep(text(value))})
+	if repeats[lowered] {
+		e.keepField(lowered, value)
 		return
 	}
 	e.write(hpack.HeaderField{Name: lowered, Value: text(value), Sensitive: true})
+}
+
+// keepField writes a field that HPACK may keep.
+func (e *h2encoder) keepField(name string, value []byte) {
+	if len(value) > h2KnownLength {
+		e.write(hpack.HeaderField{Name: name, Value: text(value), Sensitive: true})
+		return
+	}
+	e.write(hpack.HeaderField{Name: e.keep(name), Value: e.keep(text(value))})
 }
 
 // keep returns s in memory of our own.
@@ -114,20 +128,67 @@ func (e *h2encoder) head(r *Response, now time.Time) {
 func (e *h2encoder) fields(fields *Fields) {
 	for i := range fields.list {
 		f := &fields.list[i]
-		switch {
-		case f.dropped:
-		case f.ID == Connection, f.ID == KeepAlive, f.ID == ProxyConnection, f.ID == TransferEncoding,
-			f.ID == Upgrade, f.ID == TE:
-		default:
+		if !f.dropped && !ofHTTP1[f.ID] {
 			e.field(f.ID, f.Name, f.Value)
 		}
 	}
 }
 
+// ofHTTP1 are fields of one connection of HTTP/1.1.
+var ofHTTP1 = [fieldIDs]bool{
+	Connection: true, KeepAlive: true, ProxyConnection: true, TransferEncoding: true,
+	Upgrade: true, TE: true, HTTP2Settings: true,
+}
+
+// request writes the head of a request (RFC 9113 section 8.3.1).
+func (e *h2encoder) request(x *Exchange, secure bool) {
+	r := &x.Request
+	e.block.Reset()
+	e.write(hpack.HeaderField{Name: ":method", Value: text(r.Method), Sensitive: !isCommon(r.Method)})
+	scheme := "http"
+	if secure {
+		scheme = "https"
+	}
+	e.write(hpack.HeaderField{Name: ":scheme", Value: scheme})
+	authority := r.Fields.Get(Host) // a filter may have put another in
+	switch {
+	case authority != nil:
+	case len(r.Authority) > 0:
+		authority = r.Authority
+	default:
+		authority = append(e.name[:0], x.upAddr...)
+	}
+	e.keepField(":authority", authority)
+	e.path = append(e.path[:0], r.Path...)
+	if r.HasQuery {
+		e.path = append(append(e.path, '?'), r.Query...)
+	}
+	if IsGRPC(r.Fields.Get(ContentType)) { // the names of a few methods
+		e.keepField(":path", e.path)
+	} else {
+		e.write(hpack.HeaderField{Name: ":path", Value: text(e.path), Sensitive: true})
+	}
+	for i := range r.Fields.list {
+		if f := &r.Fields.list[i]; !f.dropped && !ofHTTP1[f.ID] && f.ID != Host {
+			e.field(f.ID, f.Name, f.Value)
+		}
+	}
+	if r.trailers {
+		e.write(hpack.HeaderField{Name: "te", Value: "trailers"})
+	}
+	if r.framing == byLength || r.framing == noBody && r.ContentLength == 0 && expectsBody(r.Method) {
+		e.path = strconv.AppendInt(e.path[:0], r.ContentLength, 10)
+		e.write(hpack.HeaderField{Name: "content-length", Value: text(e.path), Sensitive: true})
+	}
+}
+
+// isCommon reports the methods that stand in HPACK's static table.
+func isCommon(method []byte) bool { return string(method) == "GET" || string(method) == "POST" }
+
 // appendBlock adds the block that was written as HEADERS and CONTINUATION. It is called
 // with mu.
-func (st *h2stream) appendBlock(end bool) {
-	c := st.c
+func (st *h2half) appendBlock(end bool) {
+	c := st.link
 	block := c.out.encoder.block.Bytes()
 	t, flags := http2.FrameHeaders, http2.Flags(0)
 	if end {
@@ -149,12 +210,12 @@ func (st *h2stream) appendBlock(end bool) {
 }
 
 // appendTrailer ends the stream with a trailer section. It is called with mu.
-func (st *h2stream) appendTrailer(section []byte) {
-	e := &st.c.out.encoder
+func (st *h2half) appendTrailer(section []byte) {
+	e := &st.link.out.encoder
 	e.block.Reset()
-	fields := new(Fields)
-	_ = parseFieldLines(section, fields, maxTrailerFields) // they were checked
-	e.fields(fields)
+	_ = parseFieldLines(section, &e.last, maxTrailerFields) // they were checked
+	e.fields(&e.last)
+	e.last.Reset()
 	st.appendBlock(true)
 }
 

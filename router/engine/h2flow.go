@@ -2,11 +2,14 @@ package engine
 
 import "golang.org/x/net/http2"
 
-// Windows for what clients send (RFC 9113 section 5.2). A stream's bounds what of a body
-// is held for an upstream that does not take it, the connection's what is held in all.
+// Windows for what comes (RFC 9113 section 5.2). A stream's bounds what of a body is held
+// for somebody who does not take it, a client's connection's what is held in all. That of a
+// connection to an upstream has room for all its streams: many clients share it, and some
+// that take nothing must not hold up the others.
 const (
 	h2StreamWindow  = 128 << 10
 	h2ConnWindow    = 4 << 20
+	h2ClientWindow  = h2MaxStreams * h2StreamWindow
 	h2DefaultWindow = 1<<16 - 1
 	h2MaxWindow     = 1<<31 - 1
 )
@@ -40,30 +43,31 @@ func (w *h2window) refund(n int, size int64) uint32 {
 // h2connFlow is what the streams share.
 type h2connFlow struct {
 	h2window
+	size    int64 // of what may come
 	initial int64 // of what may be sent on a new stream
 }
 
-func (f *h2connFlow) start() {
-	f.send, f.recv, f.initial = h2DefaultWindow, h2ConnWindow, h2DefaultWindow
+func (f *h2connFlow) start(size int64) {
+	f.send, f.recv, f.size, f.initial = h2DefaultWindow, size, size, h2DefaultWindow
 }
 
 // giveBack makes room in the connection's window. It is called with mu.
-func (c *h2conn) giveBack(n int) {
-	if back := c.flow.refund(n, h2ConnWindow); back > 0 {
+func (c *h2link) giveBack(n int) {
+	if back := c.flow.refund(n, c.flow.size); back > 0 {
 		c.writeWindowUpdate(0, back)
 	}
 }
 
 // credit makes room for what the stream has used. It is called with mu.
-func (st *h2stream) credit(n int) {
-	st.c.giveBack(n)
+func (st *h2half) credit(n int) {
+	st.link.giveBack(n)
 	if back := st.flow.refund(n, h2StreamWindow); back > 0 && !st.gone && !st.ended {
-		st.c.writeWindowUpdate(st.id, back)
+		st.link.writeWindowUpdate(st.id, back)
 	}
 }
 
 // onWindowUpdate lets more be sent (RFC 9113 section 6.9).
-func (c *h2conn) onWindowUpdate(f *http2.WindowUpdateFrame) error {
+func (c *h2link) onWindowUpdate(f *http2.WindowUpdateFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := int64(f.Increment)
@@ -94,9 +98,9 @@ func (c *h2conn) onWindowUpdate(f *http2.WindowUpdateFrame) error {
 	return nil
 }
 
-// resizeWindows follows a change of the client's initial window (RFC 9113 section 6.9.2).
+// resizeWindows follows a change of the other side's initial window (RFC 9113 section 6.9.2).
 // It is called with mu.
-func (c *h2conn) resizeWindows(initial int64) error {
+func (c *h2link) resizeWindows(initial int64) error {
 	by := initial - c.flow.initial
 	c.flow.initial = initial
 	for _, st := range c.streams {
@@ -160,14 +164,22 @@ func (q *h2queue) shift() {
 	q.buffers = q.buffers[:len(q.buffers)-1]
 }
 
+// len is how much there is.
+func (q *h2queue) len() int {
+	n := -q.r
+	for _, buf := range q.buffers {
+		n += len(buf)
+	}
+	return n
+}
+
 // empty reports whether there is nothing.
 func (q *h2queue) empty() bool { return len(q.buffers) == 0 }
 
 // release throws away what is left, and returns how much that was.
 func (q *h2queue) release() int {
-	n := -q.r
+	n := q.len()
 	for i, buf := range q.buffers {
-		n += len(buf)
 		putBuffer(buf)
 		q.buffers[i] = nil
 	}

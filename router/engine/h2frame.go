@@ -32,6 +32,7 @@ func (c *h2conn) frame() error {
 	case *http2.DataFrame:
 		return c.onData(f)
 	case *http2.SettingsFrame:
+		c.settled = true
 		return c.onSettings(f)
 	case *http2.WindowUpdateFrame:
 		return c.onWindowUpdate(f)
@@ -72,8 +73,8 @@ func streamError(id uint32, code http2.ErrCode) error {
 func (c *h2conn) reject(id uint32, code http2.ErrCode) error {
 	c.mu.Lock()
 	if st := c.streams[id]; st != nil {
-		st.gone, st.reset = true, true
-		st.wakeAll()
+		st.reset = true
+		st.lose()
 	}
 	c.writeReset(id, code)
 	c.mu.Unlock()
@@ -133,7 +134,7 @@ func (c *h2conn) open(id uint32) {
 	}
 	c.lastID = id
 	st := newH2Stream(c, id)
-	c.streams[id] = st
+	c.streams[id] = &st.h2half
 	if c.opened >= c.srv.limits.MaxRequests {
 		c.partLocked()
 	}
@@ -178,8 +179,8 @@ func (c *h2conn) block(fragment []byte, end bool) error {
 	return c.head.end()
 }
 
-// onData takes a piece of a request's body (RFC 9113 section 6.1).
-func (c *h2conn) onData(f *http2.DataFrame) error {
+// onData takes a piece of a message's body (RFC 9113 section 6.1).
+func (c *h2link) onData(f *http2.DataFrame) error {
 	id, size := f.StreamID, int(f.Length) // padding counts
 	data := f.Data()
 	c.mu.Lock()
@@ -202,7 +203,7 @@ func (c *h2conn) onData(f *http2.DataFrame) error {
 }
 
 // take gives a piece of body to its stream.
-func (c *h2conn) take(st *h2stream, data []byte, size int, end bool) error {
+func (c *h2link) take(st *h2half, data []byte, size int, end bool) error {
 	if st.flow.receive(size) {
 		c.giveBack(size)
 		return streamError(st.id, http2.ErrCodeFlowControl)
@@ -221,15 +222,15 @@ func (c *h2conn) take(st *h2stream, data []byte, size int, end bool) error {
 	switch {
 	case st.connect && len(data) > 0: // messages may be as small as they like
 		return nil
-	case len(data) < h2TinyFrame && !end:
+	case len(data) < h2TinyData && !end:
 		return c.annoyedLocked(1)
+	case len(data) >= h2TinyFrame:
+		c.guard.earn(1)
 	}
-	c.guard.earn(1)
 	return nil
 }
 
-func (c *h2conn) onSettings(f *http2.SettingsFrame) error {
-	c.settled = true
+func (c *h2link) onSettings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
 		return c.annoyed(1)
 	}
@@ -247,21 +248,23 @@ func (c *h2conn) onSettings(f *http2.SettingsFrame) error {
 	return c.annoyedLocked(1)
 }
 
-// setting takes one of the client's settings (RFC 9113 section 6.5.2).
-func (c *h2conn) setting(s http2.Setting) error {
+// setting takes one of the other side's settings (RFC 9113 section 6.5.2).
+func (c *h2link) setting(s http2.Setting) error {
 	if err := s.Valid(); err != nil {
 		return err
 	}
 	switch s.ID {
 	case http2.SettingHeaderTableSize:
 		c.out.encoder.limit(s.Val)
+	case http2.SettingMaxConcurrentStreams:
+		c.peerMax = s.Val
 	case http2.SettingInitialWindowSize:
 		return c.resizeWindows(int64(s.Val))
 	}
 	return nil
 }
 
-func (c *h2conn) onPing(f *http2.PingFrame) error {
+func (c *h2link) onPing(f *http2.PingFrame) error {
 	if f.IsAck() {
 		return c.annoyed(1)
 	}
@@ -283,7 +286,7 @@ func (c *h2conn) onReset(f *http2.RSTStreamFrame) error {
 		c.resets.drop(f.StreamID)
 		return c.annoyedLocked(1)
 	}
-	st.gone, st.byPeer = true, true
-	st.wakeAll()
+	st.byPeer = true
+	st.lose()
 	return c.annoyedLocked(h2CostReset)
 }

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// h2guard bounds what a client may make the proxy do for nothing: frames that cost it
+// h2guard bounds what one may make the proxy do for nothing: frames that cost it
 // little and us more (RFC 9113 section 10.5). Each takes something from a purse, which
 // honest work and time fill again. When it is empty the connection ends with
 // ENHANCE_YOUR_CALM.
@@ -25,6 +25,7 @@ const (
 	h2EarnAnswer = 6
 	h2EarnData   = 2
 	h2TinyFrame  = 16  // DATA and CONTINUATION below this do not pay for themselves
+	h2TinyData   = 5   // DATA below this is a nuisance; an empty message of gRPC has as much
 	h2TinyWindow = 256 // nor does WINDOW_UPDATE
 )
 
@@ -49,13 +50,13 @@ func (g *h2guard) spend(n int) bool {
 }
 
 // annoyed takes note of a frame that costs more than it is worth.
-func (c *h2conn) annoyed(cost int) error {
+func (c *h2link) annoyed(cost int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.annoyedLocked(cost)
 }
 
-func (c *h2conn) annoyedLocked(cost int) error {
+func (c *h2link) annoyedLocked(cost int) error {
 	if c.guard.spend(cost) && len(c.out.pending) <= h2MaxPending {
 		return nil
 	}

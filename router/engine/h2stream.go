@@ -1,8 +1,8 @@
 package engine
 
 import (
+	"cmp"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"time"
@@ -13,45 +13,22 @@ import (
 // h2stream is one stream of an h2conn: a request and its answer. All but x is used with
 // the connection's mu; x is for the goroutine that serves it.
 type h2stream struct {
-	c       *h2conn
-	id      uint32
-	x       *Exchange
-	refusal *Refusal
-
-	body     h2queue // of the request, as far as it has come
-	trailer  []byte  // field lines; complete once ended
-	received int64
-	declared int64 // Content-Length; -1: none
-	flow     h2window
-	ended    bool     // the client has sent all (half-closed, RFC 9113 section 5.1)
-	endSent  bool     // and so have we
-	gone     bool     // it was reset, or the connection is lost: nothing more may be sent
-	byPeer   bool     // it was the client who reset it
-	reset    bool     // it was us
-	cut      bool     // nobody wants the rest of the body
-	connect  bool     // it becomes a tunnel, if the upstream takes it
-	upstream net.Conn // of the tunnel that it is: it ends with the stream
-
-	sleeper  sleeper       // waits for the upstream
-	patience time.Duration // of the next read of the body
-	waited   time.Duration // for windows
-	taken    int64         // of the answer when that began to count
-
-	readable, writable chan struct{} // capacity 1: look again
+	h2half
+	c         *h2conn
+	x         *Exchange
+	refusal   *Refusal
+	cut       bool          // nobody wants the rest of the body
+	patience  time.Duration // of the next read of the body
+	delivered int64         // of a tunnel
 }
 
-var h2streams = sync.Pool{New: func() any {
-	return &h2stream{readable: make(chan struct{}, 1), writable: make(chan struct{}, 1)}
-}}
+var h2streams = sync.Pool{New: func() any { return &h2stream{h2half: newH2Half()} }}
 
 // newH2Stream is called with mu, by the reading goroutine.
 func newH2Stream(c *h2conn, id uint32) *h2stream {
 	st := h2streams.Get().(*h2stream)
-	*st = h2stream{
-		c: c, id: id, declared: -1, readable: st.readable, writable: st.writable,
-		trailer: st.trailer[:0], body: h2queue{buffers: st.body.buffers[:0]},
-		flow: h2window{send: c.flow.initial, recv: h2StreamWindow},
-	}
+	st.begin(&c.h2link, id)
+	st.c, st.cut = c, false
 	st.x = newH2Request(st)
 	return st
 }
@@ -107,7 +84,7 @@ func (st *h2stream) serve() {
 	served := false
 	defer func() {
 		if !served {
-			st.lose()
+			st.fail()
 		}
 	}()
 	if c.srv.OnPanic != nil {
@@ -144,9 +121,9 @@ func (st *h2stream) linger() {
 	}
 }
 
-// lose ends a stream whose handler has panicked. What it held is left to the garbage
+// fail ends a stream whose handler has panicked. What it held is left to the garbage
 // collector.
-func (st *h2stream) lose() {
+func (st *h2stream) fail() {
 	st.c.mu.Lock()
 	if !st.gone {
 		st.c.writeReset(st.id, http2.ErrCodeInternal)
@@ -183,7 +160,8 @@ func (st *h2stream) retire() {
 	switch {
 	case st.gone:
 	case !st.endSent:
-		c.writeReset(st.id, http2.ErrCodeInternal) // the client must see that it was cut
+		// The client must see that it was cut, and why, where the upstream has said so.
+		c.writeReset(st.id, cmp.Or(x.cutCode, http2.ErrCodeInternal))
 	case !st.ended:
 		// The answer is whole, and the rest of the request is not wanted (RFC 9113 section
 		// 8.1).
@@ -228,40 +206,9 @@ func (st *h2stream) release() {
 	x.out.release()
 	x.down, x.peer = nil, nil
 	exchanges.Put(x)
-	for _, c := range []chan struct{}{st.readable, st.writable} {
-		select {
-		case <-c:
-		default:
-		}
-	}
-	if cap(st.trailer) > maxScratch {
-		st.trailer = nil
-	}
+	st.end()
 	st.c, st.x, st.refusal = nil, nil, nil
 	h2streams.Put(st)
-}
-
-func wake(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // it has been told
-	}
-}
-
-func (st *h2stream) wakeReader() { wake(st.readable) }
-
-func (st *h2stream) wakeWriter() { wake(st.writable) }
-
-// wakeAll tells all who are at the stream that it is gone.
-func (st *h2stream) wakeAll() {
-	if st.sleeper != nil {
-		st.sleeper.interrupt()
-	}
-	st.wakeReader()
-	st.wakeWriter()
-	if st.upstream != nil {
-		_ = st.upstream.Close() // nothing can be done about it
-	}
 }
 
 // await waits for a wake, at most so long.

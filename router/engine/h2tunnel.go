@@ -10,20 +10,24 @@ import (
 // tunnel answers an extended CONNECT, whose upstream has taken the WebSocket, and passes
 // bytes on from then on (RFC 8441 section 5). Fields that are about the Upgrade stay behind.
 func (st *h2stream) tunnel(x *Exchange) error {
+	u, ok := x.up.(*clientConn)
+	if !ok {
+		return errUpgrade
+	}
 	fields := &x.Response.Fields
 	x.Response.Status, x.Response.Reason = 200, nil
 	fields.Del(SecWebSocketAccept)
 	fields.Del(ContentLength)
 	err := st.writeHead(x, false)
 	if err == nil {
-		err = st.bind(x.up)
+		err = st.bind(u)
 	}
 	if err != nil {
 		x.dropUpstream()
 		return err
 	}
 	st.c.flush()
-	err = x.relayTunnel(st)
+	err = x.relayTunnel(st, &u.wire, u.in.unread())
 	if st.unbind() && err != nil {
 		return errClientGone // the rest follows from it
 	}
@@ -87,7 +91,8 @@ func (st *h2stream) tryReceive(in *input) (int, error) {
 
 // deliver sends DATA, as the client's windows allow.
 func (st *h2stream) deliver(p []byte, limit time.Duration) error {
-	if err := st.send(nil, p, false, limit); err != nil {
+	st.limit, st.by, st.paced = limit, time.Time{}, false
+	if err := st.send(p, false, &st.delivered); err != nil {
 		return err
 	}
 	st.c.flush()
@@ -102,9 +107,9 @@ func (st *h2stream) endHalf() error { return st.endAnswer(nil, nil) }
 func (st *h2stream) breakOff() {
 	st.c.mu.Lock()
 	if !st.gone {
-		st.gone, st.reset = true, true
+		st.reset = true
 		st.c.writeReset(st.id, http2.ErrCodeCancel)
-		st.wakeAll()
+		st.lose()
 	}
 	st.c.mu.Unlock()
 	st.c.flush()

@@ -12,7 +12,7 @@ import (
 // h2out collects the frames of all streams, and gives them to the wire, many in one write.
 // It is used with the connection's mu; only the write itself is not.
 type h2out struct {
-	c        *h2conn
+	c        *h2link
 	to       output // for its write
 	pending  []byte // borrowed; what waits
 	flushing bool   // one is at it
@@ -26,9 +26,9 @@ const (
 	h2MaxPending = 256 << 10
 )
 
-func (o *h2out) start(c *h2conn) {
+func (o *h2out) start(c *h2link, timeout time.Duration, minRate int) {
 	o.c = c
-	o.to = output{to: &c.wire, timeout: c.srv.limits.WriteTimeout, minRate: c.srv.limits.MinRate}
+	o.to = output{to: c.under, timeout: timeout, minRate: minRate}
 	o.encoder.start()
 }
 
@@ -77,7 +77,7 @@ func (o *h2out) frame(t http2.FrameType, flags http2.Flags, id uint32, length in
 const h2FrameHead = 9
 
 // flush writes what waits, unless another goroutine is at it, which then does.
-func (c *h2conn) flush() {
+func (c *h2link) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.out.flushing || len(c.out.pending) == 0 || c.dead != nil {
@@ -94,7 +94,7 @@ func (c *h2conn) flush() {
 
 // flushSoon is flush for those who must not wait for the client: the reading goroutine
 // above all, or two that wait for each other to read would wait for ever.
-func (c *h2conn) flushSoon() {
+func (c *h2link) flushSoon() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.out.flushing || len(c.out.pending) == 0 || c.dead != nil {
@@ -104,7 +104,7 @@ func (c *h2conn) flushSoon() {
 	go c.writeLater()
 }
 
-func (c *h2conn) writeLater() {
+func (c *h2link) writeLater() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writeOut(0)
@@ -115,7 +115,7 @@ func (c *h2conn) writeLater() {
 const h2Rounds = 4
 
 // writeOut writes until nothing waits. It is called with mu, and lets go of it to write.
-func (c *h2conn) writeOut(rounds int) {
+func (c *h2link) writeOut(rounds int) {
 	for n := 1; len(c.out.pending) > 0 && c.dead == nil; n++ {
 		if n == rounds {
 			go c.writeLater()
@@ -137,26 +137,14 @@ func (c *h2conn) writeOut(rounds int) {
 	c.changed.Broadcast()
 }
 
-// lost ends a connection that cannot be written to. It is called with mu.
-func (c *h2conn) lost(err error) {
-	if c.dead == nil {
-		c.dead = err
-	}
-	for _, st := range c.streams {
-		st.gone = true
-		st.wakeAll()
-	}
-	c.stopReading()
-}
-
 // awaitRoom waits until there is room for a stream's frames. It is called with mu, and
 // lets go of it meanwhile.
-func (st *h2stream) awaitRoom() error {
-	c := st.c
+func (st *h2half) awaitRoom() error {
+	c := st.link
 	for {
 		switch {
-		case st.gone:
-			return errClientGone
+		case st.gone, c.dead != nil:
+			return c.cutOff
 		case len(c.out.pending) <= h2HighWater:
 			return nil
 		case c.out.flushing:
@@ -175,16 +163,17 @@ func (st *h2stream) flush(*Exchange) error {
 	return nil
 }
 
-// writeBody sends one piece of the answer's content, as the client's windows allow (RFC
-// 9113 section 6.9). While it waits for them, nobody reads from the upstream.
+// writeBody sends one piece of the answer's content. While it waits for the client, nobody
+// reads from the upstream.
 func (st *h2stream) writeBody(x *Exchange, piece []byte, last bool) error {
-	return st.send(x, piece, last, st.c.srv.limits.WriteTimeout)
+	st.limit, st.by, st.paced = st.c.srv.limits.WriteTimeout, x.out.by, true
+	return st.send(piece, last, &x.out.bytes)
 }
 
-// send sends a piece in DATA frames: of the answer of x, or of a tunnel, which has none. It
-// waits at most limit for a window to open.
-func (st *h2stream) send(x *Exchange, piece []byte, last bool, limit time.Duration) error {
-	c := st.c
+// send sends one piece of content, as the windows of the other side allow (RFC 9113 section
+// 6.9). sent counts it.
+func (st *h2half) send(piece []byte, last bool, sent *int64) error {
+	c := st.link
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(piece) > 0 {
@@ -193,23 +182,21 @@ func (st *h2stream) send(x *Exchange, piece []byte, last bool, limit time.Durati
 		}
 		n := int(min(int64(min(len(piece), h2MaxFrame)), st.flow.send, c.flow.send))
 		if n <= 0 {
-			if err := st.awaitWindow(x, limit); err != nil {
+			if err := st.awaitWindow(*sent); err != nil {
 				return err
 			}
 			continue
 		}
 		st.appendData(piece[:n], last && n == len(piece))
-		if x != nil {
-			x.out.bytes += int64(n)
-		}
+		*sent += int64(n)
 		piece = piece[n:]
 	}
 	return nil
 }
 
 // appendData adds one DATA frame. It is called with mu.
-func (st *h2stream) appendData(p []byte, end bool) {
-	c := st.c
+func (st *h2half) appendData(p []byte, end bool) {
+	c := st.link
 	st.flow.send -= int64(len(p))
 	c.flow.send -= int64(len(p))
 	c.out.room(h2FrameHead + len(p))
@@ -218,7 +205,7 @@ func (st *h2stream) appendData(p []byte, end bool) {
 	c.guard.earn(h2EarnData)
 }
 
-func (st *h2stream) endFlag(end bool) http2.Flags {
+func (st *h2half) endFlag(end bool) http2.Flags {
 	if end {
 		st.endSent = true
 		return http2.FlagDataEndStream
@@ -226,32 +213,29 @@ func (st *h2stream) endFlag(end bool) http2.Flags {
 	return 0
 }
 
-// awaitWindow waits until the client takes more, as long as it takes enough on the whole: a
-// tunnel, without an x, may be silent. It is called with mu, and lets go of it meanwhile.
-func (st *h2stream) awaitWindow(x *Exchange, limit time.Duration) error {
-	c := st.c
+// awaitWindow waits until the other side takes more: at most limit at a time, not past by, and
+// if it is paced only while it takes enough on the whole. It is called with mu, and lets go of
+// it meanwhile.
+func (st *h2half) awaitWindow(sent int64) error {
+	c := st.link
 	c.mu.Unlock()
 	c.flush()
 	now := time.Now()
-	by := time.Time{}
-	if x != nil {
-		by = x.out.by
-	}
-	err := await(st.writable, within(limit, by, now))
-	if err == nil && x != nil {
-		err = st.keepsUp(x, limit, time.Since(now))
+	err := await(st.writable, within(st.limit, st.by, now))
+	if err == nil && st.paced {
+		err = st.keepsUp(sent, time.Since(now))
 	}
 	c.mu.Lock()
 	return err
 }
 
-// keepsUp notes a wait for the client, and fails once it has taken too little in too long.
-func (st *h2stream) keepsUp(x *Exchange, limit, waited time.Duration) error {
-	if st.waited += waited; st.waited <= limit {
+// keepsUp notes a wait, and fails once the other side has taken too little in too long.
+func (st *h2half) keepsUp(sent int64, waited time.Duration) error {
+	if st.waited += waited; st.waited <= st.limit {
 		return nil
 	}
-	slow := tooSlow(int(x.out.bytes-st.taken), st.c.srv.limits.MinRate, st.waited)
-	st.waited, st.taken = 0, x.out.bytes
+	slow := tooSlow(int(sent-st.taken), st.link.out.to.minRate, st.waited)
+	st.waited, st.taken = 0, sent
 	if slow {
 		return os.ErrDeadlineExceeded
 	}
@@ -259,8 +243,11 @@ func (st *h2stream) keepsUp(x *Exchange, limit, waited time.Duration) error {
 }
 
 // endAnswer ends the answer, perhaps with a trailer section.
-func (st *h2stream) endAnswer(_ *Exchange, trailer []byte) error {
-	c := st.c
+func (st *h2stream) endAnswer(_ *Exchange, trailer []byte) error { return st.finish(trailer) }
+
+// finish ends our half of the stream.
+func (st *h2half) finish(trailer []byte) error {
+	c := st.link
 	c.mu.Lock()
 	if !st.endSent {
 		if err := st.awaitRoom(); err != nil {
@@ -292,17 +279,17 @@ func (c *h2conn) writeSettings() {
 	c.writeWindowUpdate(0, h2ConnWindow-h2DefaultWindow)
 }
 
-func (c *h2conn) writeSettingsAck() { _ = c.framer.WriteSettingsAck() }
+func (c *h2link) writeSettingsAck() { _ = c.framer.WriteSettingsAck() }
 
-func (c *h2conn) writePing(data [8]byte) { _ = c.framer.WritePing(true, data) }
+func (c *h2link) writePing(data [8]byte) { _ = c.framer.WritePing(true, data) }
 
-func (c *h2conn) writeWindowUpdate(id, n uint32) { _ = c.framer.WriteWindowUpdate(id, n) }
+func (c *h2link) writeWindowUpdate(id, n uint32) { _ = c.framer.WriteWindowUpdate(id, n) }
 
-func (c *h2conn) writeGoAway(last uint32, code http2.ErrCode) {
+func (c *h2link) writeGoAway(last uint32, code http2.ErrCode) {
 	_ = c.framer.WriteGoAway(last, code, nil)
 }
 
-func (c *h2conn) writeReset(id uint32, code http2.ErrCode) {
+func (c *h2link) writeReset(id uint32, code http2.ErrCode) {
 	c.resets.add(id)
 	_ = c.framer.WriteRSTStream(id, code)
 }

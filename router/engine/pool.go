@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"net"
 	"sync/atomic"
 	"time"
@@ -24,6 +26,11 @@ type PoolConfig struct {
 	// MaxHead and MaxFields bound the head of an answer, in bytes and in fields.
 	// Defaults 64 KiB and 500.
 	MaxHead, MaxFields int
+	// Protocol is what the upstream speaks. Over TLS it is HTTP/2 by ALPN, without TLS by prior
+	// knowledge (RFC 9113 section 3).
+	Protocol Protocol
+	// TLS is for upstreams that speak it; nil: they do not. For HTTP2 its NextProtos offer "h2".
+	TLS *tls.Config
 	// DialContext connects; nil means a net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -52,6 +59,15 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	return c
 }
 
+// Protocol is what an upstream speaks.
+type Protocol uint8
+
+// The protocols of upstreams.
+const (
+	ProtocolHTTP1 Protocol = iota
+	ProtocolHTTP2
+)
+
 // Pool keeps the connections to one upstream address. Its methods may be called from
 // many goroutines; taking and giving back a connection takes no lock.
 //
@@ -65,6 +81,7 @@ type Pool struct {
 	open    atomic.Int32
 	closed  atomic.Bool
 	sweeps  atomic.Bool // a sweep is due
+	h2      h2pool
 }
 
 // NewPool returns an empty pool of connections to address ("ip:port").
@@ -82,6 +99,7 @@ func (p *Pool) Open() int { return int(p.open.Load()) }
 func (p *Pool) Close() {
 	p.closed.Store(true)
 	p.closeIdle(time.Time{})
+	p.h2.close()
 }
 
 // get returns an idle connection that is still good, or nil.
@@ -186,26 +204,72 @@ func (p *Pool) closeIdle(then time.Time) {
 	}
 }
 
-// dial makes a new connection within that time. It begins with the header, if there is one.
-func (p *Pool) dial(header []byte, timeout time.Duration) (*clientConn, error) {
-	conn, err := p.connect(timeout)
-	if err != nil {
-		return nil, err
+// upstream returns where the next request goes, and whether that had another before. A
+// connection that begins with a header, or that has to be made, is made within that time.
+func (p *Pool) upstream(header []byte, timeout time.Duration) (u upstream, reused bool, failed *UpstreamError) {
+	if p.cfg.Protocol == ProtocolHTTP2 {
+		return p.callFor(header, timeout)
 	}
-	if len(header) > 0 {
-		if _, err := conn.Write(header); err != nil { // a new socket has room for it
-			_ = conn.Close() // it is of no use
-			return nil, err
+	if header == nil {
+		if u := p.get(); u != nil {
+			return u, true, nil
 		}
+	}
+	fresh, failed := p.dial(header, timeout)
+	if failed != nil {
+		return nil, false, failed
+	}
+	return fresh, false, nil
+}
+
+// callFor is upstream for HTTP/2. Its connections are for all clients, so that none can begin
+// with the address of one.
+func (p *Pool) callFor(header []byte, timeout time.Duration) (upstream, bool, *UpstreamError) {
+	if header != nil {
+		return nil, false, &UpstreamError{Cause: CauseProtocol, Unsent: true, Err: errProxyH2}
+	}
+	u, reused, failed := p.call(timeout)
+	if failed != nil { // and u is a nil pointer, which is no nil upstream
+		return nil, false, failed
+	}
+	return u, reused, nil
+}
+
+var errProxyH2 = errors.New("the PROXY protocol is not supported with HTTP/2 to the upstream")
+
+// dial makes a new connection of HTTP/1.1 within that time. It begins with the header, if there
+// is one.
+func (p *Pool) dial(header []byte, timeout time.Duration) (*clientConn, *UpstreamError) {
+	conn, failed := p.connect(header, p.cfg.TLS, timeout)
+	if failed != nil {
+		return nil, failed
 	}
 	return p.adopt(conn), nil
 }
 
-// connect makes the connection beneath, whatever is spoken on it.
-func (p *Pool) connect(timeout time.Duration) (net.Conn, error) {
+// connect makes a connection that begins with the header, if there is one, and then has TLS
+// over it, if that is wanted.
+func (p *Pool) connect(header []byte, secure *tls.Config, timeout time.Duration) (net.Conn, *UpstreamError) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return p.cfg.DialContext(ctx, "tcp", p.address)
+	conn, err := p.cfg.DialContext(ctx, "tcp", p.address)
+	if err == nil && len(header) > 0 {
+		if _, err = conn.Write(header); err != nil { // a new socket has room for it
+			_ = conn.Close() // it is of no use
+		}
+	}
+	if err != nil {
+		return nil, &UpstreamError{Cause: CauseConnect, Unsent: true, Err: asTimeout(err)}
+	}
+	if secure == nil {
+		return conn, nil
+	}
+	t := tls.Client(conn, secure)
+	if err := t.HandshakeContext(ctx); err != nil {
+		_ = conn.Close() // nothing can be done about it
+		return nil, &UpstreamError{Cause: CauseTLS, Unsent: true, Err: asTimeout(err)}
+	}
+	return t, nil
 }
 
 func (p *Pool) adopt(conn net.Conn) *clientConn {

@@ -40,9 +40,9 @@ func silent(t *testing.T) string {
 
 func mustDial(t *testing.T, p *Pool) *clientConn {
 	t.Helper()
-	u, err := p.dial(nil, time.Second)
-	if err != nil {
-		t.Fatal(err)
+	u, failed := p.dial(nil, time.Second)
+	if failed != nil {
+		t.Fatal(failed)
 	}
 	return u
 }
@@ -104,7 +104,7 @@ func TestPoolGivesAConnectionToOneAtATime(t *testing.T) {
 			for i := range 200 {
 				u := p.get()
 				if u == nil {
-					var err error
+					var err *UpstreamError
 					if u, err = p.dial(nil, time.Second); err != nil {
 						t.Error(err)
 						return

@@ -36,13 +36,13 @@ func (p *pump) begin(x *Exchange) {
 	go p.run(x, x.up)
 }
 
-func (p *pump) run(x *Exchange, u *clientConn) {
+func (p *pump) run(x *Exchange, u upstream) {
 	defer close(p.done)
 	if srv := x.peer.srv; srv.OnPanic != nil {
 		defer p.contain(srv, u)
 	}
 	err, byClient := x.sendBody(u)
-	u.out.release()
+	u.bodySent()
 	switch {
 	case err == nil:
 		p.state.Store(pumpFinished)
@@ -61,12 +61,12 @@ func (p *pump) run(x *Exchange, u *clientConn) {
 
 // contain keeps a panic to this exchange: what was sent of the body is not all, so that
 // neither connection goes on.
-func (p *pump) contain(srv *Server, u *clientConn) {
+func (p *pump) contain(srv *Server, u upstream) {
 	if reason := recover(); reason != nil {
 		srv.OnPanic(reason, debug.Stack())
 		p.cause = errPanic
 		p.state.Store(pumpUpstreamFailed)
-		_ = u.conn.Close() // wakes whoever waits for an answer
+		u.cut() // wakes whoever waits for an answer
 	}
 }
 
@@ -114,7 +114,7 @@ func (p *pump) stop(x *Exchange) {
 		x.closing = true
 		p.stopping.Store(true)
 		x.down.cutBody()
-		_ = x.up.conn.Close() // writing to it fails from here on
+		x.up.cut() // writing to it fails from here on
 	}
 	<-p.done
 	p.stopping.Store(false)
@@ -127,9 +127,9 @@ func (p *pump) stop(x *Exchange) {
 
 // sendBody reads the request's body to its end and sends it. byClient says whose fault
 // an error is.
-func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
+func (x *Exchange) sendBody(u upstream) (err error, byClient bool) {
 	if len(x.gathered) > 0 {
-		if err := u.out.body(x.gathered); err != nil {
+		if err := u.writeBody(x.gathered, x.body.ended && len(x.body.trailer) == 0); err != nil {
 			return err, false
 		}
 	}
@@ -141,7 +141,7 @@ func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
 		case len(piece) > 0 && x.bodyTooLarge():
 			return ErrBodyTooLarge, true
 		case len(piece) > 0:
-			if err := u.out.body(piece); err != nil {
+			if err := u.writeBody(piece, x.body.ended && len(x.body.trailer) == 0); err != nil {
 				return err, false
 			}
 		case x.body.ended:
@@ -149,9 +149,9 @@ func (x *Exchange) sendBody(u *clientConn) (err error, byClient bool) {
 			if err != nil {
 				return err, true
 			}
-			return u.out.end(trailer), false
+			return u.endBody(trailer), false
 		default:
-			if err := u.out.flush(); err != nil {
+			if err := u.flush(); err != nil {
 				return err, false
 			}
 			if err := x.fillBody(); err != nil {

@@ -10,7 +10,7 @@ const smallStep = pieceBufferSize - 2*chunkOverhead
 // can go on, so that what waits for a slow reader waits in the kernels of three machines and
 // not here.
 func (c *serverConn) room(x *Exchange) (int, error) {
-	in := &x.up.in
+	in := x.upBody.in
 	n := in.want()
 	flows := n > pieceBufferSize || x.step < bodyBufferSize ||
 		x.upBody.framing == byLength && x.upBody.left >= spliceFrom
@@ -52,7 +52,7 @@ func (c *serverConn) awaitRoom(x *Exchange, now time.Time) error {
 // room waits until the connection has brought on its way what waits already. Of what the
 // stream's windows do not let go, next to nothing is read.
 func (st *h2stream) room(x *Exchange) (int, error) {
-	c, in := st.c, &x.up.in
+	c, in := st.c, x.upBody.in
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := in.want()

@@ -3,6 +3,8 @@ package engine
 import (
 	"io"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // Send writes the answer: the head as Response has it by now, and the body that belongs
@@ -20,7 +22,9 @@ func (x *Exchange) Send() error {
 	case err != nil:
 		x.dropUpstream()
 	case x.up != nil:
-		err = x.relay()
+		if err = x.relay(); err != nil && x.lastWords != nil && x.cutCode == http2.ErrCodeNo && x.Request.Version == HTTP20 {
+			_ = x.down.endAnswer(x, x.lastWords) // nothing is lost if the client is gone, too
+		}
 	default:
 		err = x.sendReply()
 	}
@@ -75,7 +79,7 @@ func (x *Exchange) relay() error {
 				return x.breakOff(err)
 			}
 		case x.upBody.ended:
-			return x.endRelay(u)
+			return x.endRelay()
 		default:
 			if err := x.down.flush(x); err != nil {
 				return x.breakOff(err)
@@ -89,17 +93,18 @@ func (x *Exchange) relay() error {
 
 // more gets more of the body, once the client has room for it: into the input, or straight
 // to the client.
-func (x *Exchange) more(u *clientConn) error {
+func (x *Exchange) more(u upstream) error {
 	n, err := x.down.room(x)
 	if err != nil {
 		return err
 	}
-	if x.upBody.framing == byLength && x.upBody.left >= spliceFrom && !x.slow && u.splices() {
-		if to := x.down.socket(); to != nil {
-			return x.splice(u, to)
+	if x.upBody.framing == byLength && x.upBody.left >= spliceFrom && !x.slow {
+		from, ok := u.(*clientConn)
+		if to := x.down.socket(); ok && to != nil && from.splices() {
+			return x.splice(from, to)
 		}
 	}
-	return x.upBody.filled(x.readUpstream(u, n))
+	return x.upBody.filled(u.fill(x, n))
 }
 
 // splice lets the kernel move one step of the body from socket to socket. Where one of the
@@ -148,7 +153,7 @@ const lateBody = time.Second
 
 // endRelay finishes the answer, and settles whether another request can be sent on the
 // upstream's connection.
-func (x *Exchange) endRelay(u *clientConn) error {
+func (x *Exchange) endRelay() error {
 	trailer, err := x.responseTrailer()
 	if err != nil {
 		_ = x.down.flush(x)
@@ -161,7 +166,7 @@ func (x *Exchange) endRelay(u *clientConn) error {
 	}
 	x.pump.stop(x)
 	x.upReusable = err == nil && sent && x.Response.keepAlive &&
-		x.upBody.framing != untilClose && len(u.in.unread()) == 0
+		x.upBody.framing != untilClose
 	return err
 }
 

@@ -84,12 +84,11 @@ func (s *Stream) BytesSent() int64 { return s.relay.sent }
 // PROXY protocol in that version, if it is not 0.
 func (s *Stream) Connect(p *Pool, v ProxyVersion) *UpstreamError {
 	s.upAddr = p.address
-	u, err := p.dial(s.conn.proxyHeader(v), p.cfg.ConnectTimeout)
-	if err != nil {
-		return &UpstreamError{Cause: CauseConnect, Unsent: true, Err: asTimeout(err)}
+	conn, failed := p.connect(s.conn.proxyHeader(v), nil, p.cfg.ConnectTimeout)
+	if failed == nil {
+		s.up = p.adopt(conn)
 	}
-	s.up = u
-	return nil
+	return failed
 }
 
 // Relay passes bytes both ways, from the ClientHello on, until both sides have ended or

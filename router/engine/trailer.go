@@ -3,11 +3,13 @@ package engine
 // allowedTrailer checks a trailer section and returns the lines of it that may be passed
 // on: well-formed ones that say nothing about framing, routing, authority or the
 // connection (RFC 9110 section 6.5.1). A malformed section spoils its message.
-func allowedTrailer(section []byte) ([]byte, error) {
-	if len(section) == 0 {
+func (b *body) allowedTrailer() ([]byte, error) {
+	if len(b.trailer) == 0 {
 		return nil, nil
 	}
-	fields := new(Fields)
+	section, fields := b.trailer, &b.fields
+	fields.Reset()
+	defer fields.Reset()
 	if err := parseFieldLines(section, fields, maxTrailerFields); err != nil {
 		return nil, err
 	}
@@ -29,7 +31,8 @@ func allowedTrailer(section []byte) ([]byte, error) {
 			}
 		}
 	}
-	return fields.appendTo(nil), nil
+	b.allowed = fields.appendTo(b.allowed[:0])
+	return b.allowed, nil
 }
 
 const maxTrailerFields = 100
@@ -40,7 +43,7 @@ var forbiddenTrailers = []string{
 }
 
 // requestTrailer is what of the client's trailer section goes to the upstream.
-func (x *Exchange) requestTrailer() ([]byte, error) { return allowedTrailer(x.body.trailer) }
+func (x *Exchange) requestTrailer() ([]byte, error) { return x.body.allowedTrailer() }
 
 // responseTrailer is what of the upstream's trailer section goes to the client.
-func (x *Exchange) responseTrailer() ([]byte, error) { return allowedTrailer(x.upBody.trailer) }
+func (x *Exchange) responseTrailer() ([]byte, error) { return x.upBody.allowedTrailer() }

@@ -11,6 +11,10 @@ import (
 
 // tunnel passes the 101 on, and then bytes both ways (RFC 9110 section 7.8).
 func (c *serverConn) tunnel(x *Exchange) error {
+	u, ok := x.up.(*clientConn)
+	if !ok {
+		return errUpgrade
+	}
 	x.closing = true
 	b := appendStatusLine(x.out.borrow(), &x.Response)
 	b = x.Response.Fields.appendTo(b)
@@ -20,7 +24,7 @@ func (c *serverConn) tunnel(x *Exchange) error {
 		return err
 	}
 	c.state.Store(connTunnel)
-	return x.relayTunnel(&c.wire)
+	return x.relayTunnel(&c.wire, &u.wire, u.in.unread())
 }
 
 // tunnelEnd is one of the two ends of a tunnel: a connection, or a stream of HTTP/2. One
@@ -38,9 +42,9 @@ type tunnelEnd interface {
 }
 
 // relayTunnel passes bytes between client and upstream, first those that are here.
-func (x *Exchange) relayTunnel(client tunnelEnd) error {
+func (x *Exchange) relayTunnel(client tunnelEnd, up *wire, first []byte) error {
 	t := tunnel{limit: max(x.peer.srv.limits.TunnelTimeout, x.Timeouts.Read)}
-	err := t.run(x.peer.srv, client, &x.up.wire, x.in.unread(), x.up.in.unread())
+	err := t.run(x.peer.srv, client, up, x.in.unread(), first)
 	x.out.bytes += t.sent
 	x.body.bytes += t.received
 	x.in.r = x.in.w

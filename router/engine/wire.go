@@ -206,7 +206,18 @@ const brokenEvents int16 = unix.POLLHUP | unix.POLLERR
 
 // quiet reports whether an idle connection is still open, and nothing has come on it.
 // Bytes nobody asked for would be taken for the next answer.
-func (w *wire) quiet() bool { return w.poll(hangUpEvents|unix.POLLIN) == 0 }
+func (w *wire) quiet() bool {
+	return w.poll(hangUpEvents|unix.POLLIN) == 0 && (w.tls == nil || w.tlsQuiet())
+}
+
+// tlsQuiet asks the TLS layer, which may have read more than it has handed out. A read whose
+// deadline is past never gets as far as the socket.
+func (w *wire) tlsQuiet() bool {
+	_ = w.conn.SetReadDeadline(past) // fails only if it has closed
+	n, err := w.conn.Read(w.firstByte[:])
+	w.readBy = time.Time{}
+	return n == 0 && isTimeout(err)
+}
 
 // closeWrite ends our half of the connection.
 func (w *wire) closeWrite() error {
