@@ -152,7 +152,8 @@ func outcome(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET):
+	// A packet that is rejected on its way out is an error of the call that sends it.
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPERM):
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%w: %w", ErrSilent, err)

@@ -20,9 +20,7 @@ func (f *family) decideChains() []chain {
 	}
 	var decide []rule
 	for _, fe := range f.frontends() {
-		decide = append(decide, rule{"known frontends", slices.Concat(fe.guard, fe.key, []expr.Any{
-			find(fe.services, keyAt, 0), follow(f.set(decisions), 0),
-		})})
+		decide = append(decide, rule{"known frontends", slices.Concat(fe.guard, fe.kind(fe.services), []expr.Any{follow(f.set(decisions), idAt)})})
 	}
 	decide = append(decide,
 		rule{"unknown port of a cluster IP", destinationIn(clusterIPs, goTo("reject"))},
@@ -49,7 +47,7 @@ func (f *family) decideChains() []chain {
 // restrictedRule drops who is not in the source ranges of the Service.
 func (f *family) restrictedRule() rule {
 	fe := f.frontends()[0]
-	return rule{"source ranges", append(fe.backend(wordID),
+	return rule{"source ranges", append(fe.id(idAt, 0),
 		f.source(idAt+1), notIn(f.set(sources), idAt), counter(), drop())}
 }
 

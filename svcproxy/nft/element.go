@@ -150,6 +150,11 @@ func appendProtocol(b []byte, p uint8) []byte { return append(b, p, 0, 0, 0) }
 
 func appendNumber(b []byte, n uint32) []byte { return native.AppendUint32(b, n) }
 
+// numberData is what a map to numbers has, see number.
+func numberData(n uint32) string { return string(appendNumber(make([]byte, 4, 8), n)) }
+
+func parseNumberData(v string) uint32 { return native.Uint32([]byte(v[4:])) }
+
 func addrPort(a netip.AddrPort) string {
 	return string(appendPort(appendAddr(nil, a.Addr()), a.Port()))
 }

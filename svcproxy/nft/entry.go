@@ -13,6 +13,8 @@ type entry struct {
 	id uint32
 	// cluster and local are the endpoints by their place.
 	cluster, local []netip.AddrPort
+	// numbers name the endpoints for the clients that stay with one; only with affinity.
+	numbers map[netip.AddrPort]uint32
 }
 
 func (e *entry) family() *family {
@@ -50,15 +52,38 @@ func place(old, want []netip.AddrPort) []netip.AddrPort {
 	return placed
 }
 
+// number gives each endpoint a number, the one that it had in old if it was there.
+func (e *entry) number(old map[netip.AddrPort]uint32) {
+	if e.service.Affinity == 0 {
+		return
+	}
+	var last uint32
+	for _, n := range old {
+		last = max(last, n)
+	}
+	e.numbers = make(map[netip.AddrPort]uint32, len(e.cluster))
+	for _, a := range slices.Concat(e.cluster, e.local) {
+		if _, ok := e.numbers[a]; ok {
+			continue
+		}
+		if n, ok := old[a]; ok {
+			e.numbers[a] = n
+			continue
+		}
+		last++
+		e.numbers[a] = last
+	}
+}
+
 // elements are all of this Service's own, without those that it shares with others.
 func (e *entry) elements() []element {
 	s := e.service
-	all := make([]element, 0, 2*len(s.Frontends)+2*(len(e.cluster)+len(e.local)))
+	all := make([]element, 0, 2*len(s.Frontends)+2+2*(len(e.cluster)+len(e.local)))
 	for _, f := range s.Frontends {
 		all = append(all, e.frontendElements(f)...)
 	}
 	all = e.appendEndpoints(all, e.id, e.cluster)
-	all = e.appendEndpoints(all, e.id+1, e.local)
+	all = e.appendEndpoints(all, e.id|localBit, e.local)
 	if slices.ContainsFunc(s.Frontends, func(f Frontend) bool { return f.Restricted }) {
 		for _, r := range mergeRanges(s.Sources, s.IPv6) {
 			all = append(all, element{
@@ -78,14 +103,10 @@ func (e *entry) frontendElements(f Frontend) []element {
 	if !f.Addr.IsValid() {
 		decide, translate = first+nodePorts, first+nodePortBackends
 	}
-	decision := uint32(f.Kind)
-	if f.Restricted {
-		decision += restricted
-	}
 	key := string(frontendKey(f.Addr, e.service.Protocol, f.Port))
 	return []element{
-		{set: decide, key: key, data: string(appendNumber(nil, decision))},
-		{set: translate, key: key, data: string(e.backend(f.Kind))},
+		{set: decide, key: key, data: numberData(word(f.Kind, f.Restricted, 0))},
+		{set: translate, key: key, data: numberData(word(f.Kind, false, e.id))},
 	}
 }
 
@@ -98,32 +119,36 @@ func frontendKey(addr netip.Addr, protocol uint8, port uint16) []byte {
 	return appendPort(appendProtocol(key, protocol), port)
 }
 
-// backend are the five words that a frontend leads to.
-func (e *entry) backend(k Kind) []byte {
-	b := appendNumber(make([]byte, 0, 20), uint32(k))
-	b = appendNumber(b, e.id)
-	b = appendNumber(b, uint32(newShape(len(e.cluster), e.service.Affinity)))
-	b = appendNumber(b, e.id+1)
-	return appendNumber(b, uint32(newShape(len(e.local), e.service.Affinity)))
-}
-
 func (e *entry) appendEndpoints(all []element, id uint32, placed []netip.AddrPort) []element {
 	first := e.family().sets
+	if len(placed) > 0 {
+		all = append(all, element{set: first + shapes, key: string(appendNumber(nil, id)), data: numberData(uint32(newShape(len(placed), e.service.Affinity)))})
+	}
 	for i, p := range placed {
-		to := addrPort(p)
-		all = append(all, element{set: first + endpoints, key: string(appendNumber(appendNumber(nil, id), uint32(i))), data: to})
-		if e.service.Affinity > 0 {
-			all = append(all, element{set: first + members, key: string(appendNumber(nil, id)) + to})
+		slot, to := numbersKey(id, uint32(i)), addrPort(p)
+		if e.numbers == nil {
+			all = append(all, element{set: first + endpoints, key: slot, data: to})
+			continue
 		}
+		n := e.numbers[p]
+		all = append(all,
+			element{set: first + slots, key: slot, data: numberData(n)},
+			element{set: first + members, key: numbersKey(id, n), data: to})
 	}
 	return all
 }
 
-// hairpins are elements that several Services may want.
-func (e *entry) hairpins() []element {
-	all := make([]element, 0, len(e.service.OnNode))
+func numbersKey(a, b uint32) string { return string(appendNumber(appendNumber(nil, a), b)) }
+
+// shared are elements that several Services may want.
+func (e *entry) shared() []element {
+	first := e.family().sets
+	all := make([]element, 0, len(e.service.OnNode)+len(e.service.ClusterIPs))
 	for _, a := range e.service.OnNode {
-		all = append(all, element{set: e.family().sets + hairpins, key: string(appendAddr(appendAddr(nil, a), a))})
+		all = append(all, element{set: first + hairpins, key: string(appendAddr(appendAddr(nil, a), a))})
+	}
+	for _, a := range e.service.ClusterIPs {
+		all = append(all, element{set: first + clusterIPs, key: string(appendAddr(nil, a))})
 	}
 	return all
 }
@@ -179,11 +204,6 @@ func (n *Node) elements() []element {
 		} {
 			for _, r := range mergeRanges(prefixes, v6) {
 				all = append(all, intervalElements(f.sets+id, r)...)
-			}
-		}
-		for _, a := range n.ClusterIPs {
-			if a.Is6() == v6 {
-				all = append(all, element{set: f.sets + clusterIPs, key: string(appendAddr(nil, a))})
 			}
 		}
 	}

@@ -37,11 +37,11 @@ type Plane struct {
 	table   string
 	entries map[string]*entry
 	node    Node
-	// hairpins counts who wants an element.
-	hairpins map[element]int
-	shapes   map[shape]struct{}
-	ids      map[uint32]struct{}
-	lastID   uint32
+	// shared counts who wants an element.
+	shared map[element]int
+	shapes map[shape]struct{}
+	ids    map[uint32]struct{}
+	lastID uint32
 	// unsure: what is in the kernel has to be read before it can be changed.
 	unsure bool
 	counts counts
@@ -63,7 +63,7 @@ type Stats struct {
 func New(cfg Config) (*Plane, error) {
 	p := &Plane{
 		cfg: cfg, log: cfg.Log,
-		entries: map[string]*entry{}, hairpins: map[element]int{}, shapes: map[shape]struct{}{}, ids: map[uint32]struct{}{},
+		entries: map[string]*entry{}, shared: map[element]int{}, shapes: map[shape]struct{}{}, ids: map[uint32]struct{}{},
 		unsure: true,
 		counts: counts{},
 	}
@@ -181,8 +181,10 @@ func (p *Plane) replace(d *diff, name string, s *Service) {
 		next = &entry{service: s}
 		if old != nil {
 			next.id, next.cluster, next.local = old.id, place(old.cluster, s.Cluster), place(old.local, s.Local)
+			next.number(old.numbers)
 		} else {
 			next.cluster, next.local = place(nil, s.Cluster), place(nil, s.Local)
+			next.number(nil)
 		}
 	}
 	switch {
@@ -215,12 +217,12 @@ func (p *Plane) share(d *diff, e *entry, by int) {
 	if e == nil {
 		return
 	}
-	for _, h := range e.hairpins() {
-		before := p.hairpins[h]
-		p.hairpins[h] += by
+	for _, h := range e.shared() {
+		before := p.shared[h]
+		p.shared[h] += by
 		switch after := before + by; {
 		case after == 0:
-			delete(p.hairpins, h)
+			delete(p.shared, h)
 			d.remove([]element{h})
 		case before == 0:
 			d.add([]element{h})

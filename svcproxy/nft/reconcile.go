@@ -83,7 +83,7 @@ func (p *Plane) eachElement(each func(group int, all []element)) {
 		group++
 		each(group, p.entries[name].elements())
 	}
-	each(group+1, slices.Collect(maps.Keys(p.hairpins)))
+	each(group+1, slices.Collect(maps.Keys(p.shared)))
 }
 
 // adoptPlaces gives Services that have no id the one that the kernel has for a frontend of
@@ -91,7 +91,7 @@ func (p *Plane) eachElement(each func(group int, all []element)) {
 func (p *Plane) adoptPlaces(have map[elementKey]string) {
 	for k, data := range have {
 		if k.set%ipv6 == backends || k.set%ipv6 == nodePortBackends {
-			p.lastID = max(p.lastID, native.Uint32([]byte(data[4*wordID:]))&^1)
+			p.lastID = max(p.lastID, parseNumberData(data)&idMask)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.entries)) {
@@ -104,9 +104,7 @@ func (p *Plane) adoptPlaces(have map[elementKey]string) {
 			continue
 		}
 		p.ids[e.id] = struct{}{}
-		first := e.family().sets
-		e.cluster = place(placesOf(have, first, e.id), e.cluster)
-		e.local = place(placesOf(have, first, e.id+1), e.local)
+		e.adopt(have)
 	}
 }
 
@@ -117,25 +115,38 @@ func (p *Plane) adoptedID(e *entry, have map[elementKey]string) uint32 {
 		if !ok {
 			continue
 		}
-		id := native.Uint32([]byte(data[4*wordID:]))
-		if _, taken := p.ids[id]; !taken && id != 0 && id%2 == 0 {
+		id := parseNumberData(data) & idMask
+		if _, taken := p.ids[id]; !taken && id != 0 {
 			return id
 		}
 	}
 	return 0
 }
 
-// placesOf are the endpoints that the kernel has under an id.
-func placesOf(have map[elementKey]string, first setID, id uint32) []netip.AddrPort {
-	var all []netip.AddrPort
-	for i := uint32(0); ; i++ {
-		data, ok := have[elementKey{set: first + endpoints, key: string(appendNumber(appendNumber(nil, id), i))}]
-		if !ok {
-			return all
+// adopt gives endpoints the places and numbers that the kernel has.
+func (e *entry) adopt(have map[elementKey]string) {
+	old := map[netip.AddrPort]uint32{}
+	places := func(id uint32) (all []netip.AddrPort) {
+		first := e.family().sets
+		for i := uint32(0); ; i++ {
+			slot := numbersKey(id, i)
+			data, ok := have[elementKey{set: first + endpoints, key: slot}]
+			if number, numbered := have[elementKey{set: first + slots, key: slot}]; numbered {
+				n := parseNumberData(number)
+				data, ok = have[elementKey{set: first + members, key: numbersKey(id, n)}]
+				if a, known := parseAddrPort(data); known {
+					old[a] = n
+				}
+			}
+			if !ok {
+				return all
+			}
+			a, _ := parseAddrPort(data)
+			all = append(all, a)
 		}
-		a, _ := parseAddrPort(data)
-		all = append(all, a)
 	}
+	e.cluster, e.local = place(places(e.id), e.cluster), place(places(e.id|localBit), e.local)
+	e.number(old)
 }
 
 // rebuild fills a new table, chunk by chunk, and makes it live in the transaction that removes
@@ -239,7 +250,7 @@ func (p *Plane) Cleanup() error {
 		return err
 	}
 	p.table, p.unsure = "", true
-	p.entries, p.hairpins = map[string]*entry{}, map[element]int{}
+	p.entries, p.shared = map[string]*entry{}, map[element]int{}
 	return p.removeTables(tables)
 }
 

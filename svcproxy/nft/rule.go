@@ -102,16 +102,34 @@ func is(register uint32, value ...byte) expr.Any {
 	return &expr.Cmp{Op: expr.CmpOpEq, Register: reg(register), Data: value}
 }
 
+// number looks the key at register key up in a map to numbers and puts what it finds at register
+// to. The map gives a word of nothing before it, which lands in the register before.
+//
+// That, and that the mark is loaded into to first, is for the nft program alone, which prints the
+// rule as if the mark were looked at: it knows of no other way to go on with what a map gave, and
+// would end in an assertion, which would be the end of every `nft list ruleset` on the node.
+func number(s *set, key, to uint32) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(to)}, find(s, key, to-1)}
+}
+
+// bits keeps some bits of a register and flips others.
+func bits(register, keep, flip uint32) expr.Any {
+	return &expr.Bitwise{
+		SourceRegister: reg(register), DestRegister: reg(register), Len: 4,
+		Mask: native.AppendUint32(nil, keep), Xor: native.AppendUint32(nil, flip),
+	}
+}
+
 // hasBits goes on if one of the bits is set. It changes the register.
-func hasBits(register, bits uint32) []expr.Any {
+func hasBits(register, set uint32) []expr.Any {
 	return []expr.Any{
-		&expr.Bitwise{SourceRegister: reg(register), DestRegister: reg(register), Len: 4, Mask: native.AppendUint32(nil, bits), Xor: make([]byte, 4)},
+		bits(register, set, 0),
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg(register), Data: make([]byte, 4)},
 	}
 }
 
-func conntrackState(bits uint32) []expr.Any {
-	return append([]expr.Any{&expr.Ct{Register: reg(0), Key: expr.CtKeySTATE}}, hasBits(0, bits)...)
+func conntrackState(states uint32) []expr.Any {
+	return append([]expr.Any{&expr.Ct{Register: reg(0), Key: expr.CtKeySTATE}}, hasBits(0, states)...)
 }
 
 // fibLocal goes on if the source or the destination is an address of this node.
@@ -126,10 +144,7 @@ func fibLocal(source bool) []expr.Any {
 func setMark(keep, set uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(0)},
-		&expr.Bitwise{
-			SourceRegister: reg(0), DestRegister: reg(0), Len: 4,
-			Mask: native.AppendUint32(nil, keep), Xor: native.AppendUint32(nil, set),
-		},
+		bits(0, keep, set),
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(0), SourceRegister: true},
 	}
 }

@@ -74,7 +74,7 @@ func staticElements() []element {
 	var all []element
 	for _, f := range families {
 		add := func(s setID, k Kind, to string) {
-			all = append(all, element{set: f.sets + s, key: string(appendNumber(nil, uint32(k))), data: to})
+			all = append(all, element{set: f.sets + s, key: string(appendNumber(nil, word(k, false, 0))), data: to})
 		}
 		for _, k := range []Kind{ClusterIP, ClusterIPLocal, External, ExternalLocal} {
 			add(decisions, k, verdictReturn)
@@ -175,19 +175,32 @@ func (f *family) frontends() [2]frontend {
 	}
 }
 
-// The five words of a backend: kind, id, shape, id for Local, shape for Local. backendAt is
-// where they are put, so that the id that counts is always at idAt, between the address of the
-// client and what is looked up by the id.
+// A word is what a frontend leads to: its Kind in the upper bits, the id of its Service below.
+// The lowest bit tells the id for traffic policy Local from that for Cluster.
 const (
-	idAt        = 4
-	wordKind    = 0
-	wordID      = 1
-	wordShape   = 2
-	wordLocalID = 3
-	wordLocal   = 4 // the shape for Local
+	kindShift = 27
+	kindMask  = 0x1f << kindShift
+	idMask    = 1<<kindShift - 2
+	localBit  = 1
 )
 
-// backend finds what a frontend leads to, and puts word at idAt.
-func (fe *frontend) backend(word uint32) []expr.Any {
-	return append(slices.Clone(fe.key), find(fe.backends, keyAt, idAt-word))
+func word(k Kind, restrictedToo bool, id uint32) uint32 {
+	n := uint32(k)
+	if restrictedToo {
+		n += restricted
+	}
+	return n<<kindShift | id
+}
+
+// idAt is the register of the id, between the address of the client and what is looked up by it.
+const idAt = 4
+
+// kind finds what is done with who comes to a frontend, and puts it at idAt.
+func (fe *frontend) kind(in *set) []expr.Any {
+	return slices.Concat(fe.key, number(in, keyAt, idAt), []expr.Any{bits(idAt, kindMask, 0)})
+}
+
+// id finds the id of a frontend's Service, and puts it at a register.
+func (fe *frontend) id(at, local uint32) []expr.Any {
+	return slices.Concat(fe.key, number(fe.backends, keyAt, at), []expr.Any{bits(at, idMask, local)})
 }

@@ -27,11 +27,11 @@ type field struct {
 }
 
 var (
-	addr4  = field{4, 7}
-	addr6  = field{16, 8}
-	number = field{4, 19} // shown like a mark: a number in the order of the machine
-	proto  = field{1, 12}
-	port   = field{2, 13}
+	addr4    = field{4, 7}
+	addr6    = field{16, 8}
+	number32 = field{4, 19} // shown like a mark: a number in the order of the machine
+	proto    = field{1, 12}
+	port     = field{2, 13}
 )
 
 // setID says which set, and is its place in sets.
@@ -43,7 +43,9 @@ const (
 	nodePorts
 	backends
 	nodePortBackends
+	shapes
 	endpoints
+	slots
 	members
 	affinities
 	hairpins
@@ -69,7 +71,7 @@ var sets = append(setsOf("4", addr4), setsOf("6", addr6)...)
 const maxAffinities = 1 << 18
 
 func setsOf(suffix string, addr field) []*set {
-	backend := []field{number, number, number, number, number} // kind, id, shape, id for Local, shape for Local
+	toNumber := []field{number32, number32}
 	data := func(name string, key, data []field) *set {
 		return &set{name: name + suffix, key: key, data: data, flags: unix.NFT_SET_MAP, mirrored: true}
 	}
@@ -84,22 +86,24 @@ func setsOf(suffix string, addr field) []*set {
 		return s
 	}
 	verdicts := func(name string, mirrored bool) *set {
-		return &set{name: name + suffix, key: []field{number}, verdicts: true, flags: unix.NFT_SET_MAP, mirrored: mirrored}
+		return &set{name: name + suffix, key: []field{number32}, verdicts: true, flags: unix.NFT_SET_MAP, mirrored: mirrored}
 	}
 	all := make([]*set, ipv6)
-	all[services] = data("services", []field{addr, proto, port}, []field{number})
-	all[nodePorts] = data("nodeports", []field{proto, port}, []field{number})
+	all[services] = data("services", []field{addr, proto, port}, toNumber)
+	all[nodePorts] = data("nodeports", []field{proto, port}, toNumber)
 	all[services].counted, all[nodePorts].counted = true, true
-	all[backends] = data("backends", []field{addr, proto, port}, backend)
-	all[nodePortBackends] = data("nodeport-backends", []field{proto, port}, backend)
-	all[endpoints] = data("endpoints", []field{number, number}, []field{addr, port})
-	all[members] = plain("members", number, addr, port)
+	all[backends] = data("backends", []field{addr, proto, port}, toNumber)
+	all[nodePortBackends] = data("nodeport-backends", []field{proto, port}, toNumber)
+	all[shapes] = data("shapes", []field{number32}, toNumber)
+	all[endpoints] = data("endpoints", []field{number32, number32}, []field{addr, port})
+	all[slots] = data("slots", []field{number32, number32}, toNumber)
+	all[members] = data("members", []field{number32, number32}, []field{addr, port})
 	all[affinities] = &set{
-		name: "affinities" + suffix, key: []field{addr, number}, data: []field{addr, port},
+		name: "affinities" + suffix, key: []field{addr, number32}, data: toNumber,
 		flags: unix.NFT_SET_MAP | unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT, size: maxAffinities,
 	}
 	all[hairpins] = plain("hairpins", addr, addr)
-	all[sources] = ranges("sources", number, addr)
+	all[sources] = ranges("sources", number32, addr)
 	all[clusterIPs] = plain("cluster-ips", addr)
 	all[podCIDRs] = ranges("pods", addr)
 	all[unmasqueraded] = ranges("unmasqueraded", addr)

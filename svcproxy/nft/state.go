@@ -24,6 +24,9 @@ type Service struct {
 	// OnNode are the addresses of those endpoints that run on this node: a connection that comes
 	// back to where it came from is masqueraded.
 	OnNode []netip.Addr
+	// ClusterIPs are addresses whose ports are all known: what comes to one and is no Frontend of
+	// any Service is rejected.
+	ClusterIPs []netip.Addr
 	// Affinity is for how long after its last new connection a client goes to the same
 	// endpoint, in whole seconds; zero: not at all.
 	Affinity time.Duration
@@ -91,14 +94,12 @@ type Node struct {
 	// DropInvalid are the sources whose forwarded TCP segments are dropped if connection
 	// tracking does not take them: they would leave without the Service's address.
 	DropInvalid []netip.Prefix
-	// ClusterIPs are addresses whose ports are all known: what is no Frontend is rejected.
-	ClusterIPs []netip.Addr
 	// ServiceCIDRs are where ClusterIPs come from: what nobody has is dropped.
 	ServiceCIDRs []netip.Prefix
 }
 
-// maxEndpoints is how many endpoints a Service can have: what a shape has room for.
-const maxEndpoints = 1<<shapeBits - 1
+// MaxEndpoints is how many endpoints a Service can have: what a shape has room for.
+const MaxEndpoints = 1<<shapeBits - 1
 
 // Validate reports what the kernel could not serve.
 func (s *Service) Validate() error {
@@ -107,8 +108,8 @@ func (s *Service) Validate() error {
 		return fmt.Errorf("nft: a Service without a name")
 	case s.Affinity < 0 || s.Affinity > maxAffinity || s.Affinity%time.Second != 0:
 		return fmt.Errorf("nft: %s: affinity of %v, want whole seconds up to %v", s.Name, s.Affinity, maxAffinity)
-	case len(s.Cluster) > maxEndpoints || len(s.Local) > maxEndpoints:
-		return fmt.Errorf("nft: %s: more than %d endpoints", s.Name, maxEndpoints)
+	case len(s.Cluster) > MaxEndpoints || len(s.Local) > MaxEndpoints:
+		return fmt.Errorf("nft: %s: more than %d endpoints", s.Name, MaxEndpoints)
 	}
 	for _, f := range s.Frontends {
 		switch {
@@ -138,6 +139,7 @@ const maxAffinity = 24 * time.Hour
 // that shape share.
 type shape uint32
 
+// shapeBits leaves 17 bits for the seconds of a day.
 const shapeBits = 15
 
 func newShape(endpoints int, affinity time.Duration) shape {
@@ -147,6 +149,6 @@ func newShape(endpoints int, affinity time.Duration) shape {
 	return shape(affinity/time.Second)<<shapeBits | shape(endpoints)
 }
 
-func (s shape) endpoints() uint32 { return uint32(s) & maxEndpoints }
+func (s shape) endpoints() uint32 { return uint32(s) & MaxEndpoints }
 
 func (s shape) affinity() time.Duration { return time.Duration(s>>shapeBits) * time.Second }

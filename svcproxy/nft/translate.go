@@ -18,9 +18,9 @@ const ctStatusDNAT = 1 << 5
 func (f *family) translateChains() []chain {
 	var translate, cluster, local []rule
 	for _, fe := range f.frontends() {
-		translate = append(translate, rule{"by kind", slices.Concat(fe.guard, fe.backend(wordKind), []expr.Any{follow(f.set(translations), idAt)})})
-		cluster = append(cluster, rule{"by shape", append(fe.backend(wordShape), follow(f.set(pickCluster), idAt))})
-		local = append(local, rule{"by shape", append(fe.backend(wordLocal), follow(f.set(pickLocal), idAt))})
+		translate = append(translate, rule{"by kind", slices.Concat(fe.guard, fe.kind(fe.backends), []expr.Any{follow(f.set(translations), idAt)})})
+		cluster = append(cluster, rule{"by shape", append(fe.id(idAt, 0), f.shape(pickCluster)...)})
+		local = append(local, rule{"by shape", append(fe.id(idAt, localBit), f.shape(pickLocal)...)})
 	}
 	toCluster, toLocal := goTo(f.chain("to-cluster")), goTo(f.chain("to-local"))
 	mark := setMark(^uint32(MarkBit), MarkBit)
@@ -40,9 +40,14 @@ func (f *family) translateChains() []chain {
 	}
 }
 
+// shape follows an id to the chain that chooses an endpoint.
+func (f *family) shape(pick setID) []expr.Any {
+	return append(number(f.set(shapes), idAt, idAt+2), follow(f.set(pick), idAt+2))
+}
+
 // pickChains choose an endpoint among those of a shape, one chain for each traffic policy.
 func (f *family) pickChains(s shape) []chain {
-	return []chain{f.pickChain("cluster", wordID, s), f.pickChain("local", wordLocalID, s)}
+	return []chain{f.pickChain("cluster", 0, s), f.pickChain("local", localBit, s)}
 }
 
 // pickElements lead to the pickChains of a shape.
@@ -62,41 +67,45 @@ func (f *family) pickName(policy string, s shape) string {
 	return name
 }
 
-func (f *family) pickChain(policy string, word uint32, s shape) chain {
+func (f *family) pickChain(policy string, local uint32, s shape) chain {
 	c := chain{name: f.pickName(policy, s)}
 	for _, fe := range f.frontends() {
-		backend := fe.backend(word)
 		if s.affinity() > 0 {
-			c.rules = append(c.rules, f.affinityRules(backend, s)...)
+			c.rules = append(c.rules, f.affinityRules(&fe, local, s)...)
+			continue
 		}
-		c.rules = append(c.rules, rule{"any", slices.Concat(backend, []expr.Any{
-			numgen(idAt+1, s.endpoints()), find(f.set(endpoints), idAt, idAt+2), f.dnat(idAt + 2),
-		})})
+		c.rules = append(c.rules, rule{"any", append(fe.id(idAt, local),
+			numgen(idAt+1, s.endpoints()), find(f.set(endpoints), idAt, idAt+2), f.dnat(idAt+2))})
 	}
 	return c
 }
 
-// affinityRules come before the choice of any endpoint. The endpoint that a client had is
-// remembered as an address, and counts as long as the Service has it, whatever its place. A full
-// map of clients ends the rule before its verdict, and the next rule serves.
-func (f *family) affinityRules(backend []expr.Any, s shape) []rule {
-	client, endpoint := idAt-f.words, uint32(idAt+1)
+// affinityRules remember by number which endpoint a client had; the number counts as long as the
+// Service has that endpoint, whatever its place. A full map of clients ends a rule before its
+// verdict, and the next one serves without.
+//
+// Registers: the client up to idAt, the id, a word of nothing, the number. Where the number is
+// looked up the id stands where nothing was.
+func (f *family) affinityRules(fe *frontend, local uint32, s shape) []rule {
+	const endpoint, to = idAt + 2, idAt + 3
+	client := idAt - f.words
 	known := f.set(affinities)
+	id := fe.id(idAt, local)
 	remember := func(op uint32) expr.Any {
 		return &expr.Dynset{
 			SetName: known.name, SetID: setNumber(known.name), Operation: op, Timeout: s.affinity(),
-			SrcRegKey: reg(client), SrcRegData: reg(endpoint),
+			SrcRegKey: reg(client), SrcRegData: reg(endpoint - 1),
 		}
 	}
 	forget := &expr.Dynset{SetName: known.name, SetID: setNumber(known.name), Operation: nftDynsetOpDelete, SrcRegKey: reg(client)}
+	choose := append([]expr.Any{numgen(idAt+1, s.endpoints())}, number(f.set(slots), idAt, endpoint)...)
+	translate := append(fe.id(endpoint-1, local), find(f.set(members), endpoint-1, to), f.dnat(to))
 	return []rule{
-		{"the same as before", slices.Concat(backend, []expr.Any{
-			f.source(client), find(known, client, endpoint), in(f.set(members), idAt), remember(unix.NFT_DYNSET_OP_UPDATE), f.dnat(endpoint),
-		})},
-		{"that is gone", slices.Concat(backend, []expr.Any{f.source(client), forget})},
-		{"any, and remember", slices.Concat(backend, []expr.Any{
-			numgen(endpoint, s.endpoints()), find(f.set(endpoints), idAt, endpoint), f.source(client), remember(unix.NFT_DYNSET_OP_ADD), f.dnat(endpoint),
-		})},
+		{"the same as before", slices.Concat(id, []expr.Any{f.source(client)}, number(known, client, endpoint),
+			[]expr.Any{remember(unix.NFT_DYNSET_OP_UPDATE)}, translate)},
+		{"that is gone", slices.Concat(id, []expr.Any{f.source(client), forget})},
+		{"any, and remember", slices.Concat(id, choose, []expr.Any{f.source(client), remember(unix.NFT_DYNSET_OP_ADD)}, translate)},
+		{"any", slices.Concat(id, choose, translate)},
 	}
 }
 

@@ -36,14 +36,12 @@ func (p *Plane) writeOps(ops []op) error {
 func (p *Plane) neededShapes(ops []op) []shape {
 	missing := map[shape]struct{}{}
 	for _, o := range ops {
-		if o.remove || o.set%ipv6 != backends && o.set%ipv6 != nodePortBackends {
+		if o.remove || o.set%ipv6 != shapes {
 			continue
 		}
-		for _, w := range []int{wordShape, wordLocal} {
-			s := shape(native.Uint32([]byte(o.data[4*w : 4*w+4])))
-			if _, ok := p.shapes[s]; !ok && s != 0 {
-				missing[s] = struct{}{}
-			}
+		s := shape(parseNumberData(o.data))
+		if _, ok := p.shapes[s]; !ok {
+			missing[s] = struct{}{}
 		}
 	}
 	all := make([]shape, 0, len(missing))

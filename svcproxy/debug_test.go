@@ -1,0 +1,30 @@
+package svcproxy
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+
+	"golang.org/x/tools/txtar"
+)
+
+func TestDebug(t *testing.T) {
+	if os.Getenv("CASE") == "" {
+		t.Skip()
+	}
+	a, _ := txtar.ParseFile("testdata/packets/" + os.Getenv("CASE") + ".txtar")
+	w := newWorld(t, false, "")
+	for _, f := range a.Files {
+		switch f.Name {
+		case "services":
+			w.putServices(t, w.expand(string(f.Data)))
+		case "endpoints":
+			w.putEndpoints(t, w.expand(string(f.Data)))
+		}
+	}
+	w.sync(t)
+	w.Nodes[0].Do(t, func() {
+		out, err := exec.Command("sh", "/tmp/w/lst.sh").CombinedOutput()
+		t.Log(string(out), err)
+	})
+}
