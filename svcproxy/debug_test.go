@@ -1,6 +1,7 @@
 package svcproxy
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"testing"
@@ -24,7 +25,7 @@ func TestDebug(t *testing.T) {
 	}
 	w.sync(t)
 	w.Nodes[0].Do(t, func() {
-		out, err := exec.Command("sh", "/tmp/w/lst.sh").CombinedOutput()
+		out, err := exec.Command("sh", "-c", fmt.Sprintf("PODFD=%d . /tmp/w/lst.sh", w.Pods[0][0].FD())).CombinedOutput()
 		t.Log(string(out), err)
 	})
 }

@@ -206,6 +206,10 @@ func (h *Host) join(t testing.TB, other *Host, bridge, cidr4, cidr6 string) {
 	if err == nil {
 		err = other.links.LinkSetMaster(other.up(t, port), master)
 	}
+	if err == nil {
+		// As CNI plugins do: where bridges call the IP hooks, a Pod does not reach itself without.
+		err = other.links.LinkSetHairpin(other.up(t, port), true)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -97,13 +97,16 @@ func (f *family) affinityRules(fe *frontend, local uint32, s shape) []rule {
 			SrcRegKey: reg(client), SrcRegData: reg(endpoint - 1),
 		}
 	}
-	forget := &expr.Dynset{SetName: known.name, SetID: setNumber(known.name), Operation: nftDynsetOpDelete, SrcRegKey: reg(client)}
+	// The kernel wants data for a map even where it does not look at any.
+	forget := []expr.Any{numgen(idAt+1, 1), &expr.Dynset{
+		SetName: known.name, SetID: setNumber(known.name), Operation: nftDynsetOpDelete, SrcRegKey: reg(client), SrcRegData: reg(idAt),
+	}}
 	choose := append([]expr.Any{numgen(idAt+1, s.endpoints())}, number(f.set(slots), idAt, endpoint)...)
 	translate := append(fe.id(endpoint-1, local), find(f.set(members), endpoint-1, to), f.dnat(to))
 	return []rule{
 		{"the same as before", slices.Concat(id, []expr.Any{f.source(client)}, number(known, client, endpoint),
 			[]expr.Any{remember(unix.NFT_DYNSET_OP_UPDATE)}, translate)},
-		{"that is gone", slices.Concat(id, []expr.Any{f.source(client), forget})},
+		{"that is gone", slices.Concat(id, []expr.Any{f.source(client)}, forget)},
 		{"any, and remember", slices.Concat(id, choose, []expr.Any{f.source(client), remember(unix.NFT_DYNSET_OP_ADD)}, translate)},
 		{"any", slices.Concat(id, choose, translate)},
 	}
