@@ -33,6 +33,7 @@ type Plane struct {
 	mu      sync.Mutex
 	conn    *conn
 	monitor *monitor
+	flows   *flows
 	// table is the name of the live table, or "".
 	table   string
 	entries map[string]*entry
@@ -78,6 +79,11 @@ func New(cfg Config) (*Plane, error) {
 		p.conn.close()
 		return nil, fmt.Errorf("nft: %w", err)
 	}
+	if p.flows, err = newFlows(p.log); err != nil {
+		p.conn.close()
+		p.monitor.close()
+		return nil, fmt.Errorf("nft: %w", err)
+	}
 	return p, nil
 }
 
@@ -87,6 +93,7 @@ func (p *Plane) Close() {
 	defer p.mu.Unlock()
 	p.conn.close()
 	p.monitor.close()
+	p.flows.handle.Close()
 }
 
 // Changes are what Apply makes at once.
@@ -118,7 +125,11 @@ func (p *Plane) Apply(c Changes) error {
 	if p.unsure {
 		return p.reconcile()
 	}
-	return p.writeOps(ops)
+	if err := p.writeOps(ops); err != nil {
+		return err
+	}
+	p.flows.written()
+	return nil
 }
 
 // Repair reads the kernel and changes what is not as wanted.
@@ -177,6 +188,7 @@ func (p *Plane) note(c Changes) (all []op) {
 func (p *Plane) replace(d *diff, name string, s *Service) {
 	var next *entry
 	old := p.entries[name]
+	p.flows.note(old, s)
 	if s != nil {
 		next = &entry{service: s}
 		if old != nil {
@@ -260,8 +272,23 @@ func (p *Plane) missingShapes() []shape {
 	return all
 }
 
-// Run repairs what others do to the table, until ctx ends.
-func (p *Plane) Run(ctx context.Context) { p.watch(ctx) }
+// Run repairs what others do to the table, and deletes UDP flows to endpoints that are gone,
+// until ctx ends.
+func (p *Plane) Run(ctx context.Context) {
+	var helpers sync.WaitGroup
+	helpers.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-p.flows.poke:
+				p.flows.deleteStale()
+			}
+		}
+	})
+	p.watch(ctx)
+	helpers.Wait()
+}
 
 // op is one element to add or to remove. Those of one group belong together.
 type op struct {

@@ -21,6 +21,15 @@ const tableComment = "Portico, ruleset "
 
 // reconcile reads the kernel and makes it what is wanted, whatever it was.
 func (p *Plane) reconcile() error {
+	if err := p.compare(); err != nil {
+		p.unsure = true
+		return err
+	}
+	p.flows.written()
+	return nil
+}
+
+func (p *Plane) compare() error {
 	tables, err := p.readTables()
 	if err != nil {
 		return err
@@ -46,6 +55,30 @@ func (p *Plane) adopt(t *table) error {
 	}
 	p.adoptPlaces(have)
 	known := len(have)
+	ops := p.difference(maps.Clone(have))
+	if len(ops) > 0 {
+		// The kernel's list of a map that is just growing may leave out some of what is there.
+		again, err := p.readElements(t.name)
+		if err != nil {
+			return err
+		}
+		maps.Copy(again, have)
+		ops = p.difference(again)
+	}
+	if len(ops) > 0 {
+		p.stats.Repairs++
+		p.stats.Drift += uint64(len(ops))
+		p.log.Info("nftables table adopted", zap.String("table", t.name), zap.Int("elements", known), zap.Int("changes", len(ops)))
+	}
+	if err := p.writeOps(ops); err != nil {
+		return err
+	}
+	p.unsure = false
+	return nil
+}
+
+// difference is what has to be changed of what the kernel has. It empties have.
+func (p *Plane) difference(have map[elementKey]string) []op {
 	d := newDiff()
 	p.eachElement(func(group int, all []element) {
 		d.group = group
@@ -62,21 +95,17 @@ func (p *Plane) adopt(t *table) error {
 	for k, data := range have {
 		d.remove([]element{{set: k.set, key: k.key, end: k.end, intervalEnd: k.intervalEnd, data: data}})
 	}
-	ops := d.ops()
-	if len(ops) > 0 {
-		p.stats.Repairs++
-		p.stats.Drift += uint64(len(ops))
-		p.log.Info("nftables table adopted", zap.String("table", t.name), zap.Int("elements", known), zap.Int("changes", len(ops)))
-	}
-	if err := p.writeOps(ops); err != nil {
-		return err
-	}
-	p.unsure = false
-	return nil
+	return d.ops()
 }
 
 // eachElement gives all elements that are wanted, Service by Service.
 func (p *Plane) eachElement(each func(group int, all []element)) {
+	each(0, staticElements())
+	for s := range p.shapes {
+		for _, f := range families {
+			each(0, f.pickElements(s))
+		}
+	}
 	each(0, p.node.elements())
 	group := 0
 	for _, name := range slices.Sorted(maps.Keys(p.entries)) {
@@ -191,11 +220,8 @@ func (p *Plane) fill(name string) error {
 		b.addSet(s)
 	}
 	b.addChains(plainChains())
-	for _, e := range staticElements() {
-		b.addElement(e)
-	}
 	for _, s := range p.missingShapes() {
-		b.addShape(s)
+		b.addShapeChains(s)
 		p.shapes[s] = struct{}{}
 	}
 	n := 0

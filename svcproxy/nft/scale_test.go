@@ -22,7 +22,7 @@ func manyServices(n, each int) []*Service {
 func manyService(i, each, other int) *Service {
 	s := &Service{
 		Name: fmt.Sprintf("ns/service-%d/http", i), Protocol: 6,
-		Frontends: []Frontend{{Addr: netip.AddrFrom4([4]byte{172, 30, byte(i >> 8), byte(i)}), Port: 80, Kind: ClusterIP}},
+		Frontends: []Frontend{{Addr: netip.AddrFrom4([4]byte{172, 31, byte(i >> 8), byte(i)}), Port: 80, Kind: ClusterIP}},
 	}
 	for j := range each {
 		a := netip.AddrFrom4([4]byte{10, byte(100 + j), byte(i >> 8), byte(i)})

@@ -85,8 +85,8 @@ func setsOf(suffix string, addr field) []*set {
 		}
 		return s
 	}
-	verdicts := func(name string, mirrored bool) *set {
-		return &set{name: name + suffix, key: []field{number32}, verdicts: true, flags: unix.NFT_SET_MAP, mirrored: mirrored}
+	verdicts := func(name string) *set {
+		return &set{name: name + suffix, key: []field{number32}, verdicts: true, flags: unix.NFT_SET_MAP, mirrored: true}
 	}
 	all := make([]*set, ipv6)
 	all[services] = data("services", []field{addr, proto, port}, toNumber)
@@ -110,10 +110,10 @@ func setsOf(suffix string, addr field) []*set {
 	all[dropInvalid] = ranges("drop-invalid", addr)
 	all[serviceCIDRs] = ranges("service-cidrs", addr)
 	all[nodePortCIDRs] = ranges("nodeport-addresses", addr)
-	all[decisions] = verdicts("decisions", false)
-	all[translations] = verdicts("translations", false)
-	all[pickCluster] = verdicts("pick-cluster", false)
-	all[pickLocal] = verdicts("pick-local", false)
+	all[decisions] = verdicts("decisions")
+	all[translations] = verdicts("translations")
+	all[pickCluster] = verdicts("pick-cluster")
+	all[pickLocal] = verdicts("pick-local")
 	return all
 }
 

@@ -22,6 +22,7 @@ func (f *family) translateChains() []chain {
 		cluster = append(cluster, rule{"by shape", append(fe.id(idAt, 0), f.shape(pickCluster)...)})
 		local = append(local, rule{"by shape", append(fe.id(idAt, localBit), f.shape(pickLocal)...)})
 	}
+	cluster, local = append(cluster, changedMeanwhile()), append(local, changedMeanwhile())
 	toCluster, toLocal := goTo(f.chain("to-cluster")), goTo(f.chain("to-local"))
 	mark := setMark(^uint32(MarkBit), MarkBit)
 	markStrangers := rule{"masquerade strangers", append([]expr.Any{f.source(0), notIn(f.set(unmasqueraded), 0)}, mark...)}
@@ -67,18 +68,28 @@ func (f *family) pickName(policy string, s shape) string {
 	return name
 }
 
+// pickChain tries, while the Service changes under the packet, the first place as well, which is
+// there as long as there is any endpoint.
 func (f *family) pickChain(policy string, local uint32, s shape) chain {
 	c := chain{name: f.pickName(policy, s)}
-	for _, fe := range f.frontends() {
-		if s.affinity() > 0 {
-			c.rules = append(c.rules, f.affinityRules(&fe, local, s)...)
-			continue
+	for _, among := range slices.Compact([]uint32{s.endpoints(), 1}) {
+		for _, fe := range f.frontends() {
+			if s.affinity() > 0 {
+				c.rules = append(c.rules, f.affinityRules(&fe, local, among, s)...)
+				continue
+			}
+			c.rules = append(c.rules, rule{"any", append(fe.id(idAt, local),
+				numgen(idAt+1, among), find(f.set(endpoints), idAt, idAt+2), f.dnat(idAt+2))})
 		}
-		c.rules = append(c.rules, rule{"any", append(fe.id(idAt, local),
-			numgen(idAt+1, s.endpoints()), find(f.set(endpoints), idAt, idAt+2), f.dnat(idAt+2))})
 	}
+	c.rules = append(c.rules, changedMeanwhile())
 	return c
 }
+
+// changedMeanwhile drops a packet whose Service changed between two looks at it. It must not go
+// on: connection tracking would remember it untranslated, and all that follow would go the same
+// way. Who sent it sends it again.
+func changedMeanwhile() rule { return rule{"changed meanwhile", []expr.Any{counter(), drop()}} }
 
 // affinityRules remember by number which endpoint a client had; the number counts as long as the
 // Service has that endpoint, whatever its place. A full map of clients ends a rule before its
@@ -86,28 +97,29 @@ func (f *family) pickChain(policy string, local uint32, s shape) chain {
 //
 // Registers: the client up to idAt, the id, a word of nothing, the number. Where the number is
 // looked up the id stands where nothing was.
-func (f *family) affinityRules(fe *frontend, local uint32, s shape) []rule {
+func (f *family) affinityRules(fe *frontend, local, among uint32, s shape) []rule {
 	const endpoint, to = idAt + 2, idAt + 3
 	client := idAt - f.words
 	known := f.set(affinities)
 	id := fe.id(idAt, local)
-	remember := func(op uint32) expr.Any {
-		return &expr.Dynset{
+	// The mark is for the nft program again: what is in the word of nothing does not matter.
+	remember := func(op uint32) []expr.Any {
+		return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: reg(endpoint - 1)}, &expr.Dynset{
 			SetName: known.name, SetID: setNumber(known.name), Operation: op, Timeout: s.affinity(),
 			SrcRegKey: reg(client), SrcRegData: reg(endpoint - 1),
-		}
+		}}
 	}
 	// The kernel wants data for a map even where it does not look at any.
 	forget := []expr.Any{numgen(idAt+1, 1), &expr.Dynset{
 		SetName: known.name, SetID: setNumber(known.name), Operation: nftDynsetOpDelete, SrcRegKey: reg(client), SrcRegData: reg(idAt),
 	}}
-	choose := append([]expr.Any{numgen(idAt+1, s.endpoints())}, number(f.set(slots), idAt, endpoint)...)
+	choose := append([]expr.Any{numgen(idAt+1, among)}, number(f.set(slots), idAt, endpoint)...)
 	translate := append(fe.id(endpoint-1, local), find(f.set(members), endpoint-1, to), f.dnat(to))
 	return []rule{
 		{"the same as before", slices.Concat(id, []expr.Any{f.source(client)}, number(known, client, endpoint),
-			[]expr.Any{remember(unix.NFT_DYNSET_OP_UPDATE)}, translate)},
+			remember(unix.NFT_DYNSET_OP_UPDATE), translate)},
 		{"that is gone", slices.Concat(id, []expr.Any{f.source(client)}, forget)},
-		{"any, and remember", slices.Concat(id, choose, []expr.Any{f.source(client), remember(unix.NFT_DYNSET_OP_ADD)}, translate)},
+		{"any, and remember", slices.Concat(id, choose, []expr.Any{f.source(client)}, remember(unix.NFT_DYNSET_OP_ADD), translate)},
 		{"any", slices.Concat(id, choose, translate)},
 	}
 }

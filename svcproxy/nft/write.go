@@ -96,9 +96,15 @@ func (b *batch) addChains(all []chain) {
 	}
 }
 
-func (b *batch) addShape(s shape) {
+func (b *batch) addShapeChains(s shape) {
 	for _, f := range families {
 		b.addChains(f.pickChains(s))
+	}
+}
+
+func (b *batch) addShape(s shape) {
+	b.addShapeChains(s)
+	for _, f := range families {
 		for _, e := range f.pickElements(s) {
 			b.addElement(e)
 		}
