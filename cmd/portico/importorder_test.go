@@ -19,9 +19,10 @@ var importOrder = map[string][]string{
 	"router/engine":     {},
 	"certs":             {},
 	"manifests":         {},
-	"svcproxy/nft":      {},
+	"svcproxy/nft":      {"svcproxy/netlab"},
 	"svcproxy/relay":    {},
 	"svcproxy/announce": {},
+	"svcproxy/netlab":   {}, // of tests only
 
 	"router/filter": {"router/engine"},
 	"router":        {"router/engine"},
@@ -29,9 +30,9 @@ var importOrder = map[string][]string{
 	"ingress/annotation": {"router", "router/engine", "router/filter", "manifests"},
 
 	"ingress":  {"router", "router/engine", "router/filter", "certs", "manifests", "ingress/annotation"},
-	"svcproxy": {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce"},
+	"svcproxy": {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/netlab"},
 
-	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy"},
+	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft"},
 }
 
 // withoutKubernetes are the packages that a request goes through.
