@@ -129,6 +129,28 @@ func (c *conn) dump(request []byte, seq uint32, each func(message)) error {
 	}
 }
 
+// ask asks for one thing and calls each with every message of the answer.
+func (c *conn) ask(request []byte, seq uint32, each func(message)) error {
+	if err := c.send(request); err != nil {
+		return err
+	}
+	for {
+		messages, err := c.receive()
+		if err != nil {
+			return err
+		}
+		for m := range messages {
+			switch {
+			case m.seq != seq:
+			case m.typ == unix.NLMSG_ERROR:
+				return m.err()
+			default:
+				each(m)
+			}
+		}
+	}
+}
+
 // errInterrupted says that the tables changed while they were read.
 var errInterrupted = errors.New("nftables: the ruleset changed while it was read")
 

@@ -441,21 +441,7 @@ func (p *Plane) readElements(table string) (map[elementKey]string, error) {
 // eachKernelElement reads the elements of one set. One that no element of ours looks like is
 // none of ours, and cannot be in a set that only we write to.
 func (p *Plane) eachKernelElement(table string, id setID, each func(element, Counters)) error {
-	return p.dump(unix.NFT_MSG_GETSETELEM, table, sets[id].name, func(m message) {
-		for typ, v := range attrs(m.body[genHead:]) {
-			if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-				continue
-			}
-			for typ, v := range attrs(v) {
-				if typ != unix.NFTA_LIST_ELEM {
-					continue
-				}
-				if e, counts, ok := parseElement(id, v); ok {
-					each(e, counts)
-				}
-			}
-		}
-	})
+	return p.dump(unix.NFT_MSG_GETSETELEM, table, sets[id].name, func(m message) { eachElementOf(id, m, each) })
 }
 
 // dumpAttempts is how often a list is asked for while others keep changing what is listed.
