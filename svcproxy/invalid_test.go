@@ -33,6 +33,7 @@ func TestInvalidSegmentsDoNotReachTheClient(t *testing.T) {
 }
 
 func testInvalid(t *testing.T, w *world, arrives bool) {
+	t.Helper()
 	w.putServices(t, w.expand("metadata: {name: web}\nspec: {clusterIP: $vip1, ports: [{port: 80}]}"))
 	w.putEndpoints(t, "web 8080 pod1-0")
 	w.sync(t)

@@ -161,6 +161,7 @@ func (w *world) hosts() map[string]*netlab.Host {
 
 // runPackets takes the sections of a case one after the other.
 func runPackets(t *testing.T, archive *txtar.Archive, ipv6 bool) {
+	t.Helper()
 	options := ""
 	if len(archive.Files) > 0 && archive.Files[0].Name == "options" {
 		options, archive.Files = string(archive.Files[0].Data), archive.Files[1:]
@@ -198,7 +199,7 @@ func (w *world) putServices(t testing.TB, text string) {
 				w.nodes[i].store.Delete(manifests.Ref{Kind: manifests.KindService, Namespace: "default", Name: s.Delete})
 				continue
 			}
-			service := s.Service.DeepCopy()
+			service := s.DeepCopy()
 			service.Namespace = "default"
 			w.nodes[i].store.Put(service)
 		}
@@ -294,6 +295,7 @@ func (w *world) sync(t testing.TB) {
 
 // packets reads lines "host protocol address port -> expected".
 func (w *world) packets(t *testing.T, step, text string) {
+	t.Helper()
 	lines := bufio.NewScanner(strings.NewReader(text))
 	for lines.Scan() {
 		line := strings.TrimSpace(lines.Text())
@@ -307,6 +309,7 @@ func (w *world) packets(t *testing.T, step, text string) {
 }
 
 func (w *world) packet(t *testing.T, line string) error {
+	t.Helper()
 	ask, expected, ok := strings.Cut(line, " -> ")
 	words, want := strings.Fields(ask), strings.Fields(expected)
 	if !ok || len(words) != 4 || len(want) == 0 {
@@ -319,15 +322,15 @@ func (w *world) packet(t *testing.T, line string) error {
 	}
 	switch want[0] {
 	case "refused":
-		return wantError(from, t, words[1], to, netlab.ErrRefused)
+		return wantError(t, from, words[1], to, netlab.ErrRefused)
 	case "silent":
-		return wantError(from, t, words[1], to, netlab.ErrSilent)
+		return wantError(t, from, words[1], to, netlab.ErrSilent)
 	}
 	as := []string{from.Addr(w.ipv6).String()}
 	if len(want) > 2 && want[1] == "as" {
 		as = w.addresses(want[2])
 	}
-	return wantServers(from, t, words[1], to, strings.Split(want[0], ","), as, want[len(want)-1] == "always")
+	return wantServers(t, from, words[1], to, strings.Split(want[0], ","), as, want[len(want)-1] == "always")
 }
 
 func netJoin(addr, port string) string {
@@ -337,7 +340,8 @@ func netJoin(addr, port string) string {
 	return addr + ":" + port
 }
 
-func wantError(from *netlab.Host, t *testing.T, network string, to netip.AddrPort, want error) error {
+func wantError(t *testing.T, from *netlab.Host, network string, to netip.AddrPort, want error) error {
+	t.Helper()
 	ask := from.AskPatiently
 	if errors.Is(want, netlab.ErrSilent) {
 		ask = from.Ask
@@ -364,7 +368,8 @@ func (w *world) addresses(text string) []string {
 
 // wantServers asks until all of the servers have answered, and wants no others. always wants one
 // and the same every time.
-func wantServers(from *netlab.Host, t *testing.T, network string, to netip.AddrPort, servers, as []string, always bool) error {
+func wantServers(t *testing.T, from *netlab.Host, network string, to netip.AddrPort, servers, as []string, always bool) error {
+	t.Helper()
 	seen := map[string]int{}
 	for range 200 {
 		got, err := from.AskPatiently(t, network, to)

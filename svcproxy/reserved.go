@@ -73,7 +73,7 @@ func changeReserved(change func([]PortRange) []PortRange) error {
 	if next == formatReserved(all) {
 		return nil
 	}
-	if err := os.WriteFile(reservedPortsFile, []byte(next+"\n"), 0o644); err != nil { //nolint:gosec // a sysctl, which exists
+	if err := os.WriteFile(reservedPortsFile, []byte(next+"\n"), 0o600); err != nil {
 		return fmt.Errorf("reserved ports: %w", err)
 	}
 	return nil

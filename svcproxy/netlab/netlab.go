@@ -78,6 +78,7 @@ func New(t testing.TB, podsPerNode int) *Lab {
 }
 
 func (l *Lab) routes(t testing.TB) {
+	t.Helper()
 	for i, n := range l.Nodes {
 		other := l.Nodes[1-i]
 		n.Route(t, fmt.Sprintf("10.180.%d.0/24", 1-i), other.IPv4.String())
@@ -158,13 +159,14 @@ func (h *Host) FD() int { return int(h.ns) }
 func (h *Host) Sysctl(t testing.TB, path, value string) {
 	t.Helper()
 	h.Do(t, func() {
-		if err := os.WriteFile("/proc/sys/"+path, []byte(value), 0o644); err != nil {
+		if err := os.WriteFile("/proc/sys/"+path, []byte(value), 0o600); err != nil {
 			t.Errorf("%s: %v", h.Name, err)
 		}
 	})
 }
 
 func (h *Host) forward(t testing.TB) {
+	t.Helper()
 	h.Sysctl(t, "net/ipv4/ip_forward", "1")
 	h.Sysctl(t, "net/ipv6/conf/all/forwarding", "1")
 	h.Sysctl(t, "net/ipv4/conf/all/send_redirects", "0")
@@ -240,7 +242,10 @@ func (h *Host) address(t testing.TB, dev string, cidrs ...string) {
 }
 
 // Address gives eth0 another address.
-func (h *Host) Address(t testing.TB, cidr string) { h.address(t, "eth0", cidr) }
+func (h *Host) Address(t testing.TB, cidr string) {
+	t.Helper()
+	h.address(t, "eth0", cidr)
+}
 
 // Route adds one.
 func (h *Host) Route(t testing.TB, to, via string) {

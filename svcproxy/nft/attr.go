@@ -41,10 +41,6 @@ func appendAttrUint32(b []byte, typ uint16, v uint32) []byte {
 	return binary.BigEndian.AppendUint32(appendAttrHead(b, typ, 4), v)
 }
 
-func appendAttrUint64(b []byte, typ uint16, v uint64) []byte {
-	return binary.BigEndian.AppendUint64(appendAttrHead(b, typ, 8), v)
-}
-
 func appendAttrHead(b []byte, typ uint16, size int) []byte {
 	b = native.AppendUint16(b, uint16(attrHead+size))
 	return native.AppendUint16(b, typ)

@@ -21,11 +21,10 @@ type batch struct {
 
 // list is the message that elements are being added to: those of one set that go the same way.
 type list struct {
-	open  bool
-	typ   uint16
-	set   *set
-	nest  int
-	count int
+	open bool
+	typ  uint16
+	set  *set
+	nest int
 }
 
 func newBatch(c *conn, table string) *batch {

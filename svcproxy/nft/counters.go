@@ -2,6 +2,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -26,10 +27,7 @@ type Count struct {
 func (p *Plane) Counters() ([]Count, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	sum := make(map[countKey]uint64, len(p.counts))
-	for k, n := range p.counts {
-		sum[k] = n
-	}
+	sum := maps.Clone(p.counts)
 	if p.table != "" {
 		if err := p.eachCount(p.table, func(k countKey, n uint64) { sum[k] += n }); err != nil {
 			return nil, err

@@ -13,10 +13,10 @@ import (
 // decideChains are entered with a packet of a new connection.
 func (f *family) decideChains() []chain {
 	sourceIn := func(id setID, then ...expr.Any) []expr.Any {
-		return append([]expr.Any{f.source(0), in(f.set(id), 0)}, then...)
+		return append([]expr.Any{f.source(0), in(f.set(id))}, then...)
 	}
 	destinationIn := func(id setID, then ...expr.Any) []expr.Any {
-		return append([]expr.Any{f.destination(0), in(f.set(id), 0), counter()}, then...)
+		return append([]expr.Any{f.destination(0), in(f.set(id)), counter()}, then...)
 	}
 	var decide []rule
 	for _, fe := range f.frontends() {
@@ -55,7 +55,7 @@ func (f *family) restrictedRule() rule {
 func rejectChains() []chain {
 	return []chain{
 		{name: "reject", rules: []rule{
-			{"TCP reset", []expr.Any{l4proto(0), is(0, unix.IPPROTO_TCP), counter(), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}},
+			{"TCP reset", []expr.Any{l4proto(0), is(unix.IPPROTO_TCP), counter(), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}},
 			{"port unreachable", []expr.Any{counter(), &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}}},
 		}},
 		{name: "dropped", rules: []rule{{"dropped by policy", []expr.Any{counter(), drop()}}}},
@@ -65,7 +65,7 @@ func rejectChains() []chain {
 // dropInvalidRule keeps segments that connection tracking does not take from leaving with a
 // Pod's address, which the client would answer with a reset.
 func (f *family) dropInvalidRule() rule {
-	match := append([]expr.Any{l4proto(0), is(0, unix.IPPROTO_TCP)}, conntrackState(expr.CtStateBitINVALID)...)
+	match := append([]expr.Any{l4proto(0), is(unix.IPPROTO_TCP)}, conntrackState(expr.CtStateBitINVALID)...)
 	return rule{"invalid segments", f.only(append(match,
-		f.source(0), in(f.set(dropInvalid), 0), counter(), drop())...)}
+		f.source(0), in(f.set(dropInvalid)), counter(), drop())...)}
 }

@@ -337,8 +337,8 @@ func parseTable(v []byte) *table {
 		case unix.NFTA_TABLE_FLAGS:
 			t.flags = attrUint32(v)
 		case nftaTableUserdata:
-			print, ours := strings.CutPrefix(commentOf(v), tableComment)
-			t.ours, t.current = ours, print == fingerprint
+			version, ours := strings.CutPrefix(commentOf(v), tableComment)
+			t.ours, t.current = ours, version == fingerprint
 		}
 	}
 	return t

@@ -81,8 +81,9 @@ func follow(s *set, key uint32) expr.Any {
 	return &expr.Lookup{SetName: s.name, SetID: setNumber(s.name), SourceRegister: reg(key), DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true}
 }
 
-func in(s *set, key uint32) expr.Any {
-	return &expr.Lookup{SetName: s.name, SetID: setNumber(s.name), SourceRegister: reg(key)}
+// in goes on if the key at register 0 is in a set, notIn if the one at key is not.
+func in(s *set) expr.Any {
+	return &expr.Lookup{SetName: s.name, SetID: setNumber(s.name), SourceRegister: reg(0)}
 }
 
 func notIn(s *set, key uint32) expr.Any {
@@ -98,9 +99,8 @@ func destinationPort(to uint32) expr.Any {
 	return &expr.Payload{DestRegister: reg(to), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
 }
 
-func is(register uint32, value ...byte) expr.Any {
-	return &expr.Cmp{Op: expr.CmpOpEq, Register: reg(register), Data: value}
-}
+// is goes on if register 0 has this value.
+func is(value ...byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpEq, Register: reg(0), Data: value} }
 
 // number looks the key at register key up in a map to numbers and puts what it finds at register
 // to. The map gives a word of nothing before it, which lands in the register before.
@@ -136,7 +136,7 @@ func conntrackState(states uint32) []expr.Any {
 func fibLocal(source bool) []expr.Any {
 	return []expr.Any{
 		&expr.Fib{Register: reg(0), FlagSADDR: source, FlagDADDR: !source, ResultADDRTYPE: true},
-		is(0, native.AppendUint32(nil, unix.RTN_LOCAL)...),
+		is(native.AppendUint32(nil, unix.RTN_LOCAL)...),
 	}
 }
 

@@ -65,8 +65,8 @@ func plainChains() []chain {
 	return all
 }
 
-func eachFamily(make func(*family) rule) []rule {
-	return []rule{make(families[0]), make(families[1])}
+func eachFamily(of func(*family) rule) []rule {
+	return []rule{of(families[0]), of(families[1])}
 }
 
 // staticElements are the verdicts of the Kinds.
@@ -135,7 +135,7 @@ func (f *family) set(id setID) *set { return sets[f.sets+id] }
 
 // only puts before a rule that it is for packets of this family.
 func (f *family) only(exprs ...expr.Any) []expr.Any {
-	return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg(0)}, is(0, f.nfproto)}, exprs...)
+	return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg(0)}, is(f.nfproto)}, exprs...)
 }
 
 func (f *family) source(to uint32) expr.Any {
@@ -159,7 +159,7 @@ type frontend struct {
 
 // frontends are by address, and by port of this node; in this order.
 func (f *family) frontends() [2]frontend {
-	guard := append(fibLocal(false), f.destination(0), in(f.set(nodePortCIDRs), 0),
+	guard := append(fibLocal(false), f.destination(0), in(f.set(nodePortCIDRs)),
 		&expr.Payload{DestRegister: reg(0), Base: expr.PayloadBaseNetworkHeader, Offset: f.daddr, Len: uint32(len(f.loop))},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg(0), Data: f.loop})
 	return [2]frontend{

@@ -119,8 +119,6 @@ func setsOf(suffix string, addr field) []*set {
 
 func (s *set) concatenated() bool { return s.flags&nftSetConcat != 0 }
 
-func (s *set) interval() bool { return s.flags&unix.NFT_SET_INTERVAL != 0 && !s.concatenated() }
-
 func sizeOf(fields []field) (n uint32) {
 	for _, f := range fields {
 		n += (f.size + 3) &^ 3

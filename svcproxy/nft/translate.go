@@ -32,7 +32,7 @@ func (f *family) translateChains() []chain {
 		{name: f.chain("cluster-ip-local"), rules: []rule{markStrangers, {"Local", []expr.Any{toLocal}}}},
 		{name: f.chain("external"), rules: []rule{{"Cluster, masqueraded", append(slices.Clone(mark), toCluster)}}},
 		{name: f.chain("external-local"), rules: []rule{
-			{"Pods use all endpoints", []expr.Any{f.source(0), in(f.set(podCIDRs), 0), toCluster}},
+			{"Pods use all endpoints", []expr.Any{f.source(0), in(f.set(podCIDRs)), toCluster}},
 			{"so does this node, masqueraded", slices.Concat(fibLocal(true), mark, []expr.Any{toCluster})},
 			{"Local", []expr.Any{toLocal}},
 		}},
@@ -138,5 +138,5 @@ func masqueradeMarked() rule {
 func (f *family) hairpinRule() rule {
 	translated := append([]expr.Any{&expr.Ct{Register: reg(0), Key: expr.CtKeySTATUS}}, hasBits(0, ctStatusDNAT)...)
 	return rule{"hairpin", f.only(append(translated,
-		f.source(0), f.destination(f.words), in(f.set(hairpins), 0), masquerade())...)}
+		f.source(0), f.destination(f.words), in(f.set(hairpins)), masquerade())...)}
 }

@@ -1,0 +1,5 @@
+//go:build race
+
+package svcproxy
+
+const raceEnabled = true
