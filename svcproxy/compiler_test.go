@@ -60,28 +60,42 @@ func TestFrontends(t *testing.T) {
 		problem string
 	}{
 		{name: "cluster IP", want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready"}},
-		{name: "NodePort", change: func(s *corev1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = "NodePort", 30080 },
-			want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready", "NodePort *:30080 reject: no endpoint is ready"}},
-		{name: "what is left of a NodePort", change: func(s *corev1.Service) { s.Spec.Ports[0].NodePort = 30080 },
-			want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready"}},
+		{
+			name: "NodePort", change: func(s *corev1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = "NodePort", 30080 },
+			want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready", "NodePort *:30080 reject: no endpoint is ready"},
+		},
+		{
+			name: "what is left of a NodePort", change: func(s *corev1.Service) { s.Spec.Ports[0].NodePort = 30080 },
+			want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready"},
+		},
 		{name: "what is left of a load balancer", change: func(s *corev1.Service) {
 			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.1"}}
 		}, want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready"}},
-		{name: "the same address twice", change: func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"192.0.2.1", "192.0.2.1", "172.30.0.1"} },
-			want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready", "ExternalIP 192.0.2.1:80 reject: no endpoint is ready"}},
-		{name: "no address", change: func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"192.0.2.001"} },
-			want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready"}, problem: `"192.0.2.001" is no IP address`},
-		{name: "loopback", change: func(s *corev1.Service) {
-			s.Spec.ExternalIPs = []string{"127.0.0.1", "0.0.0.0", "224.0.0.1", "169.254.169.254"}
+		{
+			name: "the same address twice", change: func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"192.0.2.1", "192.0.2.1", "172.30.0.1"} },
+			want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready", "ExternalIP 192.0.2.1:80 reject: no endpoint is ready"},
 		},
-			want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready"}, problem: "no Service may have it"},
-		{name: "of the other family", change: func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"2001:db8::1"} },
-			want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready"}},
-		{name: "a bad range", change: func(s *corev1.Service) {
-			s.Spec.Type, s.Spec.LoadBalancerSourceRanges = "LoadBalancer", []string{"10.0.0.0"}
-			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.1"}}
-		}, want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready", "LoadBalancer 192.0.2.1:80 restricted reject: no endpoint is ready"},
-			problem: `"10.0.0.0" is no range and lets nobody in`},
+		{
+			name: "no address", change: func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"192.0.2.001"} },
+			want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready"}, problem: `"192.0.2.001" is no IP address`,
+		},
+		{
+			name: "loopback", change: func(s *corev1.Service) {
+				s.Spec.ExternalIPs = []string{"127.0.0.1", "0.0.0.0", "224.0.0.1", "169.254.169.254"}
+			},
+			want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready"}, problem: "no Service may have it",
+		},
+		{
+			name: "of the other family", change: func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"2001:db8::1"} },
+			want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready"},
+		},
+		{
+			name: "a bad range", change: func(s *corev1.Service) {
+				s.Spec.Type, s.Spec.LoadBalancerSourceRanges = "LoadBalancer", []string{"10.0.0.0"}
+				s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.1"}}
+			}, want: []string{"ClusterIP 172.30.0.1:80 reject: no endpoint is ready", "LoadBalancer 192.0.2.1:80 restricted reject: no endpoint is ready"},
+			problem: `"10.0.0.0" is no range and lets nobody in`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, _, d := compileAll(t, newService("s", "172.30.0.1", c.change))

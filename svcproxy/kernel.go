@@ -26,10 +26,10 @@ func kernelService(p *Port) *nft.Service {
 	s.Cluster, s.Local = make([]netip.AddrPort, 0, cluster), make([]netip.AddrPort, 0, local)
 	for i := range p.Endpoints {
 		e := &p.Endpoints[i]
-		if e.Cluster {
+		if e.Cluster && len(s.Cluster) < nft.MaxEndpoints {
 			s.Cluster = append(s.Cluster, e.Addr)
 		}
-		if e.ForLocal {
+		if e.ForLocal && len(s.Local) < nft.MaxEndpoints {
 			s.Local = append(s.Local, e.Addr)
 		}
 	}

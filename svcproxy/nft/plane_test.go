@@ -36,6 +36,7 @@ func newPlane(t testing.TB, h *netlab.Host, cfg Config) *Plane {
 
 // start runs a Plane until the test ends.
 func start(t testing.TB, p *Plane) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -293,6 +294,11 @@ func TestKilledBetweenAnyTwoSteps(t *testing.T) {
 	// An older version of the rules: every step of the upgrade is one where it may end.
 	foreign(t, n, "add rule inet portico-a filter-forward counter")
 	errKilled := errors.New("killed")
+	open, err := l.Client.Dial(t, "tcp", netip.AddrPort{}, ap("172.30.0.1:80"), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
 	for steps := 0; ; steps++ {
 		left := steps
 		cfg := Config{BeforeWrite: func() error {
@@ -304,6 +310,9 @@ func TestKilledBetweenAnyTwoSteps(t *testing.T) {
 		p := newPlane(t, n, cfg)
 		err := p.Apply(Changes{Complete: true, Put: all, Node: node})
 		works(t, l)
+		if _, err := netlab.Talk(open, 5*time.Second); err != nil {
+			t.Errorf("a connection that was open, after %d transactions: %v", steps, err)
+		}
 		if err == nil {
 			t.Logf("%d transactions", steps)
 			break
