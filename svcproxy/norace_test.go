@@ -1,5 +1,0 @@
-//go:build !race
-
-package svcproxy
-
-const raceEnabled = false
