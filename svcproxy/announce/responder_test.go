@@ -103,6 +103,7 @@ func TestConflictWhileAnnouncing(t *testing.T) {
 	l.host("squatter", 5)
 	n := l.node("node1", childConfig{Duties: duties(true, lanVIP6)})
 	n.announced(lanVIP6)
+	l.resolves("squatter", "2001:db8:51::1", node1MAC) // a kernel drops what a fresh link is to send
 	l.ip("squatter", "addr add "+lanVIP6+"/64 dev eth0") // with duplicate address detection
 	e := n.said("that the address is in conflict", func(e childEvent) bool { return e.Conflict != nil })
 	if !e.Conflict.Announcing {
