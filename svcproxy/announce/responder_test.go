@@ -96,23 +96,29 @@ func TestConflictBeforeTheFirstAnnouncement(t *testing.T) {
 	l.resolves("client", "198.51.100.102", node1MAC)
 }
 
-// A host that comes up with an address of ours is told so, once, and is reported.
+// A host that comes up with an address of ours is told that it is taken, and is reported.
 func TestConflictWhileAnnouncing(t *testing.T) {
 	l := newLAN(t)
 	l.host("node1", 1)
-	l.host("squatter", 5)
-	n := l.node("node1", childConfig{Duties: duties(true, lanVIP6)})
-	n.announced(lanVIP6)
-	l.resolves("squatter", "2001:db8:51::1", node1MAC) // a kernel drops what a fresh link is to send
-	l.ip("squatter", "addr add "+lanVIP6+"/64 dev eth0") // with duplicate address detection
-	e := n.said("that the address is in conflict", func(e childEvent) bool { return e.Conflict != nil })
-	if !e.Conflict.Announcing {
-		t.Errorf("got %+v", e.Conflict)
+	l.host("intruder", 5)
+	n := l.node("node1", childConfig{Duties: duties(true, bothVIPs...)})
+	for _, vip := range bothVIPs {
+		l.resolves("intruder", vip, node1MAC)
 	}
-	eventually(t, func() (string, bool) {
-		addrs := l.ip("squatter", "addr show dev eth0")
-		return "the other host took the address all the same:\n" + addrs, strings.Contains(addrs, "dadfailed")
-	})
+	intruder := l.node("intruder", childConfig{Duties: duties(true, bothVIPs...)})
+	for _, tt := range []struct {
+		at         *node
+		announcing bool
+		mac        string
+	}{{n, true, "02:00:00:00:00:05"}, {intruder, false, node1MAC}} {
+		for seen := map[netip.Addr]bool{}; len(seen) < len(bothVIPs); {
+			e := tt.at.said("that both addresses are in conflict", func(e childEvent) bool { return e.Conflict != nil })
+			if e.Conflict.Announcing != tt.announcing || e.Conflict.MAC.String() != tt.mac {
+				t.Errorf("got %+v", e.Conflict)
+			}
+			seen[e.Conflict.Address] = true
+		}
+	}
 }
 
 // Interfaces come, go, and become part of a bridge, and announcements follow.
