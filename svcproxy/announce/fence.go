@@ -76,6 +76,12 @@ type Fence struct {
 	regretted time.Duration
 	regrets   bool
 	urgent    bool // send heartbeats at once
+
+	// owners are those of the claims, for these nodes; changed says that they, the claims or the
+	// record are others than at the last Tick.
+	owners    map[netip.Addr]string
+	ownersFor []Node
+	changed   bool
 }
 
 type fenceKey struct {
@@ -115,7 +121,9 @@ func NewFence(self string, incarnation uint64) *Fence {
 }
 
 // Set says which addresses want an owner, and which nodes there are. Alive is not looked at.
-func (f *Fence) Set(claims map[netip.Addr]Claim, nodes []Node) { f.claims, f.nodes = claims, nodes }
+func (f *Fence) Set(claims map[netip.Addr]Claim, nodes []Node) {
+	f.claims, f.nodes, f.owners = claims, nodes, nil
+}
 
 // Stop makes the node give away what it has.
 func (f *Fence) Stop() { f.stopped, f.urgent = true, true }
@@ -130,8 +138,24 @@ func (f *Fence) Tick(now time.Duration) {
 			delete(f.sent, seq)
 		}
 	}
-	f.noteFences(now)
-	f.noteMisplaced(now)
+	f.chooseOwners(now)
+	if f.changed {
+		f.changed = false
+		f.noteFences(now)
+		f.noteMisplaced(now)
+	}
+}
+
+// chooseOwners finds the owner of each claim, if there are other claims or nodes than before.
+func (f *Fence) chooseOwners(now time.Duration) {
+	nodes := f.Nodes(now)
+	if f.owners != nil && slices.Equal(nodes, f.ownersFor) {
+		return
+	}
+	f.owners, f.ownersFor, f.changed = make(map[netip.Addr]string, len(f.claims)), nodes, true
+	for addr, c := range f.claims {
+		f.owners[addr], _ = c.Owner(nodes)
+	}
 }
 
 // May says whether the node may answer for an address now.
@@ -269,8 +293,8 @@ func (f *Fence) Nodes(now time.Duration) []Node {
 	return nodes
 }
 
+// noteMisplaced notes since when addresses of ours have another owner.
 func (f *Fence) noteMisplaced(now time.Duration) {
-	nodes := f.Nodes(now)
 	for addr := range f.misplaced {
 		if f.record.grants[addr].holder != f.self {
 			delete(f.misplaced, addr)
@@ -280,10 +304,7 @@ func (f *Fence) noteMisplaced(now time.Duration) {
 		if g.holder != f.self {
 			continue
 		}
-		owner := ""
-		if c, wanted := f.claims[addr]; wanted {
-			owner, _ = c.Owner(nodes)
-		}
+		owner := f.owners[addr]
 		switch was, ok := f.misplaced[addr]; {
 		case owner == f.self:
 			delete(f.misplaced, addr)
@@ -400,6 +421,7 @@ func (f *Fence) take(r record, version string, began time.Duration) {
 		f.regretted, f.regrets = began, true
 	}
 	f.urgent = f.urgent || version != f.version
+	f.changed = true
 	f.record, f.version, f.known = r, version, true
 	f.confirmed, f.believed = began, true
 	for name, n := range r.nodes {
@@ -410,11 +432,11 @@ func (f *Fence) take(r record, version string, began time.Duration) {
 
 // next is the record as this node would have it, if that is another.
 func (f *Fence) next(now time.Duration) (record, bool) {
-	c := change{Fence: f, now: now, nodes: f.Nodes(now), taken: map[string]uint64{}}
+	c := change{Fence: f, now: now, nodes: f.Nodes(now)}
 	c.vote()
-	for addr, claim := range f.claims {
-		if f.record.grants[addr].holder != f.self {
-			c.acquire(addr, claim)
+	for addr, owner := range f.owners {
+		if owner == f.self && f.record.grants[addr].holder != f.self && !f.stopped {
+			c.acquire(addr)
 		}
 	}
 	for addr, g := range f.record.grants {
@@ -436,8 +458,6 @@ type change struct {
 	now    time.Duration
 	nodes  []Node
 	record *record
-	// taken are the new terms of nodes that something is taken from.
-	taken map[string]uint64
 }
 
 func (c *change) edit(how func(*record)) {
@@ -469,10 +489,7 @@ func (c *change) vote() {
 }
 
 // acquire claims an address that nobody has, and takes it from a node that is dead.
-func (c *change) acquire(addr netip.Addr, claim Claim) {
-	if owner, _ := claim.Owner(c.nodes); owner != c.self || c.stopped {
-		return
-	}
+func (c *change) acquire(addr netip.Addr) {
 	g, held := c.Fence.record.grants[addr]
 	if !held {
 		c.edit(func(r *record) { r.grants[addr] = grant{holder: c.self} })
@@ -483,7 +500,6 @@ func (c *change) acquire(addr netip.Addr, claim Claim) {
 	}
 	entry := c.Fence.record.nodes[g.holder]
 	term := entry.Term + 1
-	c.taken[g.holder] = term
 	past := fence{Node: g.holder, Term: term, Voters: entry.Voters}
 	c.edit(func(r *record) {
 		r.nodes[g.holder] = nodeEntry{Term: term, Voters: entry.Voters}

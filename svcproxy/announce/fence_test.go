@@ -64,10 +64,12 @@ type simEvent struct {
 
 type eventQueue []simEvent
 
-func (q eventQueue) Len() int           { return len(q) }
-func (q eventQueue) Less(i, j int) bool { return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq }
-func (q eventQueue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *eventQueue) Push(x any)        { *q = append(*q, x.(simEvent)) }
+func (q eventQueue) Len() int { return len(q) }
+func (q eventQueue) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
+}
+func (q eventQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *eventQueue) Push(x any)   { *q = append(*q, x.(simEvent)) }
 func (q *eventQueue) Pop() any {
 	last := (*q)[len(*q)-1]
 	*q = (*q)[:len(*q)-1]
@@ -121,7 +123,9 @@ func (w *world) after(d time.Duration, do func()) {
 	heap.Push(&w.events, simEvent{w.now + d, w.count, do})
 }
 
-func (w *world) ms(n int) time.Duration { return time.Duration(w.rng.IntN(n*1000)+100) * time.Microsecond }
+func (w *world) ms(n int) time.Duration {
+	return time.Duration(w.rng.IntN(n*1000)+100) * time.Microsecond
+}
 
 // step is one millisecond.
 func (w *world) step() {
@@ -331,7 +335,7 @@ func (w *world) chaos(things int) {
 	for range things {
 		n := w.nodes[w.rng.IntN(len(w.nodes))]
 		m := w.nodes[w.rng.IntN(len(w.nodes))]
-		switch w.rng.IntN(14) {
+		switch w.rng.IntN(17) {
 		case 0:
 			n.paused = w.now + w.ms(5000)
 		case 1:
@@ -359,8 +363,32 @@ func (w *world) chaos(things int) {
 			w.loss, w.apiDown, n.noAPI = 0, false, false
 		case 13:
 			w.start(n) // killed and started again, at once
+		default:
+			w.relapse(n)
 		}
 		w.run(time.Duration(w.rng.IntN(2500)) * time.Millisecond)
+	}
+}
+
+// relapse cuts a node off from everything, and gives it single peers back just when it is
+// about to be followed, which is when their word must not help it any more.
+func (w *world) relapse(n *simNode) {
+	clear(w.cut)
+	w.loss, w.apiDown = 0, false
+	w.run(2 * time.Second)
+	for _, m := range w.nodes {
+		m.noAPI = m == n
+		w.cut[[2]string{m.name, n.name}], w.cut[[2]string{n.name, m.name}] = true, true
+	}
+	if w.rng.IntN(2) == 0 {
+		n.paused = w.now + silence + w.ms(200)
+	}
+	w.run(silence + w.ms(400))
+	for _, m := range w.nodes {
+		if w.rng.IntN(2) == 0 {
+			delete(w.cut, [2]string{m.name, n.name})
+			delete(w.cut, [2]string{n.name, m.name})
+		}
 	}
 }
 

@@ -1,8 +1,0 @@
-package announce
-
-import "context"
-
-type childAnnouncer struct{}
-type Event struct{}
-
-func (*childAnnouncer) run(context.Context, chan<- childEvent) error { return nil }
