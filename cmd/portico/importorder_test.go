@@ -29,7 +29,8 @@ var importOrder = map[string][]string{
 	"ingress/annotation": {"router", "router/engine", "router/filter", "manifests"},
 
 	"ingress":  {"router", "router/engine", "router/filter", "certs", "manifests", "ingress/annotation"},
-	"svcproxy": {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce"},
+	"svcproxy/addresses": {"manifests"},
+	"svcproxy":           {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/addresses"},
 
 	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy"},
 }
