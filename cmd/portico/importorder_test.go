@@ -28,7 +28,7 @@ var importOrder = map[string][]string{
 
 	"ingress/annotation": {"router", "router/engine", "router/filter", "manifests"},
 
-	"ingress":  {"router", "router/engine", "router/filter", "certs", "manifests", "ingress/annotation"},
+	"ingress":            {"router", "router/engine", "router/filter", "certs", "manifests", "ingress/annotation"},
 	"svcproxy/addresses": {"manifests"},
 	"svcproxy":           {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/addresses"},
 

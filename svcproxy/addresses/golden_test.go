@@ -16,7 +16,6 @@ import (
 	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
-
 )
 
 var update = flag.Bool("update", false, "rewrite the golden cases in testdata")
@@ -263,4 +262,3 @@ func FuzzParseRange(f *testing.F) {
 		}
 	})
 }
-
