@@ -197,10 +197,10 @@ func (c *cluster) start(name string) {
 
 // dial makes one connection from the client and says which node took it: nobody, if the address
 // moved while the connection was open. Such a one breaks, because the new node does not know it.
-func (c *cluster) dial(vip string) (string, error) {
+func (c *cluster) dial(vip string, patience time.Duration) (string, error) {
 	var name string
 	err := c.in("client", func() error {
-		conn, err := net.DialTimeout("tcp", net.JoinHostPort(vip, "80"), 150*time.Millisecond)
+		conn, err := net.DialTimeout("tcp", net.JoinHostPort(vip, "80"), patience)
 		if err != nil {
 			return err
 		}
@@ -213,13 +213,20 @@ func (c *cluster) dial(vip string) (string, error) {
 	return name, err
 }
 
+const (
+	// impatient is for a node that is dead: the client is not to wait for its kernel's second try.
+	impatient = 150 * time.Millisecond
+	// patient is what clients are.
+	patient = 5 * time.Second
+)
+
 // reaches connects until want takes the connection, and gives the longest time in which none
 // was made and how many failed.
-func (c *cluster) reaches(vip, want string) (gap time.Duration, failed int) {
+func (c *cluster) reaches(vip, want string, patience time.Duration) (gap time.Duration, failed int) {
 	c.t.Helper()
 	last := time.Now()
 	for deadline := last.Add(20 * time.Second); time.Now().Before(deadline); {
-		name, err := c.dial(vip)
+		name, err := c.dial(vip, patience)
 		if err != nil {
 			failed++
 			continue
@@ -251,25 +258,25 @@ func TestAnnouncerFailover(t *testing.T) {
 	c := newCluster(t, 2)
 	owner, other := c.owner()
 	for _, vip := range bothVIPs {
-		c.reaches(vip, owner)
+		c.reaches(vip, owner, patient)
 	}
 	cable := map[string]string{"node1": "p1", "node2": "p2"}[owner]
 	began := time.Now()
 	c.ip("switch", "link set "+cable+" down")
 	c.nodes[owner].kill()
-	gap, failed := c.reaches(lanVIP4, other)
+	gap, failed := c.reaches(lanVIP4, other, impatient)
 	t.Logf("IPv4: %v from power off to the next connection (gap %v, %d attempts of 150 ms failed)", time.Since(began), gap, failed)
 	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("took %v", took)
 	}
-	c.reaches(lanVIP6, other)
+	c.reaches(lanVIP6, other, patient)
 
 	// It comes back, and gets back what is its own, without a failed connection.
 	c.ip("switch", "link set "+cable+" up")
 	c.resolves(owner, "198.51.100.9", "02:00:00:00:00:09") // the kernel is ready for it
 	c.resolves("client", c.names[owner], fmt.Sprintf("02:00:00:00:00:0%c", owner[4]))
 	c.start(owner)
-	gap, failed = c.reaches(lanVIP4, owner)
+	gap, failed = c.reaches(lanVIP4, owner, patient)
 	t.Logf("back: gap %v, %d failed", gap, failed)
 	if failed > 0 {
 		t.Errorf("%d connections failed in a planned move", failed)
@@ -288,11 +295,11 @@ func TestAnnouncerStops(t *testing.T) {
 	c := newCluster(t, 2)
 	owner, other := c.owner()
 	for _, vip := range bothVIPs {
-		c.reaches(vip, owner)
+		c.reaches(vip, owner, patient)
 	}
 	c.nodes[owner].cmd.Process.Signal(syscall.SIGTERM)
 	for _, vip := range bothVIPs {
-		if gap, failed := c.reaches(vip, other); failed > 0 {
+		if gap, failed := c.reaches(vip, other, patient); failed > 0 {
 			t.Errorf("%s: %d connections failed, gap %v", vip, failed, gap)
 		}
 	}
@@ -305,11 +312,11 @@ func TestAnnouncerStops(t *testing.T) {
 func TestAnnouncerWithoutAPI(t *testing.T) {
 	c := newCluster(t, 2)
 	owner, _ := c.owner()
-	c.reaches(lanVIP4, owner)
+	c.reaches(lanVIP4, owner, patient)
 	c.api.set(true)
 	for end := time.Now().Add(4 * evidenceFor); time.Now().Before(end); {
 		c.ip("client", "neigh flush all")
-		c.reaches(lanVIP4, owner)
-		c.reaches(lanVIP6, owner)
+		c.reaches(lanVIP4, owner, patient)
+		c.reaches(lanVIP6, owner, patient)
 	}
 }
