@@ -22,8 +22,11 @@ func TestAdvertisements(t *testing.T) {
 		{"by another label", `[{spec: {ipAddressPoolSelectors: [{matchLabels: {zone: b}}]}}]`, Advertised{Nodes: []string{}}, 0},
 		{"some nodes", `[{spec: {nodeSelectors: [{matchLabels: {rack: b}}]}}]`, Advertised{By: true, Nodes: []string{"n2", "n3"}}, 0},
 		{"no such node", `[{spec: {nodeSelectors: [{matchLabels: {rack: c}}]}}]`, Advertised{By: true, Nodes: []string{}}, 0},
-		{"two together", `[{spec: {nodeSelectors: [{matchLabels: {rack: a}}], interfaces: [eth0]}}, {spec: {nodeSelectors: [{matchLabels: {rack: b}}], interfaces: [eth1]}}]`,
-			Advertised{By: true, Nodes: []string{"n1", "n2", "n3"}, Interfaces: []string{"eth0", "eth1"}}, 0},
+		{
+			"two together", `[{spec: {nodeSelectors: [{matchLabels: {rack: a}}], interfaces: [eth0]}}, {spec: {nodeSelectors: [{matchLabels: {rack: b}}], interfaces: [eth1]}}]`,
+			Advertised{By: true, Nodes: []string{"n1", "n2", "n3"}, Interfaces: []string{"eth0", "eth1"}},
+			0,
+		},
 		{"one of all interfaces", `[{spec: {interfaces: [eth0]}}, {}]`, Advertised{By: true}, 0},
 		{"one of them wrong", `[{spec: {nodeSelectors: [{matchExpressions: [{key: a, operator: Perhaps}]}]}}, {spec: {interfaces: [eth0]}}]`, Advertised{By: true, Interfaces: []string{"eth0"}}, 1},
 	} {

@@ -168,7 +168,7 @@ func (p *Pool) free(v6 bool, taken func(netip.Addr) bool) (netip.Addr, bool) {
 			a = *hint
 		}
 		for ; r.contains(a); a = a.Next() {
-			if !(p.avoidBuggy && buggy(a)) && !taken(a) {
+			if (!p.avoidBuggy || !buggy(a)) && !taken(a) {
 				*hint = a
 				return a, true
 			}
@@ -193,11 +193,6 @@ func family(v6 bool) int {
 		return 1
 	}
 	return 0
-}
-
-// has says whether there are addresses of a family in the pool.
-func (p *Pool) has(v6 bool) bool {
-	return slices.ContainsFunc(p.ranges, func(r ipRange) bool { return r.first.Is6() == v6 })
 }
 
 func (p *Pool) String() string {

@@ -37,7 +37,7 @@ func newAPIServer(t *testing.T) *apiServer {
 	}
 	server := &http.Server{Handler: s}
 	var serving sync.WaitGroup
-	serving.Go(func() { server.Serve(listener) })
+	serving.Go(func() { _ = server.Serve(listener) })
 	t.Cleanup(func() { server.Close(); serving.Wait() })
 	return s
 }
@@ -52,7 +52,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case r.Method == http.MethodGet:
 		w.Header().Set("Version", strconv.Itoa(s.version))
-		w.Write(s.body)
+		_, _ = w.Write(s.body)
 		return
 	case r.Header.Get("Version") != strconv.Itoa(s.version):
 		w.WriteHeader(http.StatusConflict)
@@ -179,7 +179,7 @@ func newCluster(t *testing.T, size int) *cluster {
 		c.host(name, i)
 		c.names[name] = fmt.Sprintf("198.51.100.%d", i)
 		// The address stands for the data plane. The kernel does not answer for it: it is on lo.
-		c.run("ip", "netns", "exec", c.lan.name(name), "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore")
+		c.run("ip", "netns", "exec", c.name(name), "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore")
 		c.ip(name, "addr add "+lanVIP4+"/32 dev lo")
 		c.ip(name, "addr add "+lanVIP6+"/128 dev lo nodad")
 	}
@@ -205,7 +205,7 @@ func (c *cluster) dial(vip string, patience time.Duration) (string, error) {
 			return err
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(time.Second))
+		_ = conn.SetDeadline(time.Now().Add(time.Second))
 		b, _ := io.ReadAll(conn)
 		name = string(b)
 		return nil
@@ -297,7 +297,9 @@ func TestAnnouncerStops(t *testing.T) {
 	for _, vip := range bothVIPs {
 		c.reaches(vip, owner, patient)
 	}
-	c.nodes[owner].cmd.Process.Signal(syscall.SIGTERM)
+	if err := c.nodes[owner].cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
 	for _, vip := range bothVIPs {
 		if gap, failed := c.reaches(vip, other, patient); failed > 0 {
 			t.Errorf("%s: %d connections failed, gap %v", vip, failed, gap)

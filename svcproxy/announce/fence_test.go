@@ -522,3 +522,67 @@ func TestFenceOutOfService(t *testing.T) {
 	w.configure()
 	w.settled(3 * time.Second)
 }
+
+// isolate cuts a node's heartbeats off, or a pair's.
+func (w *world) isolate(a string, from ...string) {
+	for _, b := range from {
+		w.cut[[2]string{a, b}], w.cut[[2]string{b, a}] = true, true
+	}
+}
+
+// untilTaken runs until the record gives something that n0 had to another, and returns that one.
+func (w *world) untilTaken() string {
+	w.t.Helper()
+	before, _ := parseRecord(w.body)
+	for end := w.now + 10*time.Second; w.now < end; {
+		w.step()
+		after, _ := parseRecord(w.body)
+		for addr, g := range before.grants {
+			if now := after.grants[addr].holder; g.holder == "n0" && now != "n0" {
+				return now
+			}
+		}
+	}
+	w.t.Fatal("nothing is taken from a node that nobody hears")
+	return ""
+}
+
+// The wait for the API server's word: a node was told that all is well a moment before
+// something was taken from it, and hears nothing more. The successor has to sit that out.
+func TestFenceOutlivesTheLastConfirmation(t *testing.T) {
+	for seed := range 10 {
+		w := newWorld(t, uint64(seed), 2+seed%3, 8)
+		w.settled(10 * time.Second)
+		w.run(2 * time.Second)
+		for _, n := range w.nodes[1:] {
+			w.isolate("n0", n.name)
+		}
+		w.untilTaken()
+		w.nodes[0].noAPI = true
+		w.run(3 * time.Second)
+		if m := w.answers; len(m) != 8 {
+			t.Errorf("seed %d: %d of 8 addresses are answered in the end", seed, len(m))
+		}
+	}
+}
+
+// The wait for the voters: the one that the old owner and its successor have in common hears
+// the old owner again, and does not hear of the successor. The old owner goes on, and so the
+// successor must not begin.
+func TestFenceWaitsForVoters(t *testing.T) {
+	for seed := range 10 {
+		w := newWorld(t, uint64(seed), 3, 8)
+		w.settled(10 * time.Second)
+		w.run(2 * time.Second)
+		w.nodes[0].noAPI = true
+		w.isolate("n0", "n1", "n2")
+		successor := w.untilTaken()
+		voter := map[string]string{"n1": "n2", "n2": "n1"}[successor]
+		clear(w.cut)
+		w.isolate(successor, "n0", voter)
+		w.node(voter).noAPI = true
+		w.run(3 * time.Second)
+		w.heal()
+		w.settled(20 * time.Second)
+	}
+}

@@ -182,7 +182,7 @@ func runChild(text string) int {
 	go func() {
 		out := json.NewEncoder(os.Stdout)
 		for e := range says {
-			out.Encode(e)
+			_ = out.Encode(e)
 		}
 	}()
 	var err error
@@ -198,7 +198,7 @@ func runChild(text string) int {
 		err = r.Run(ctx)
 	}
 	if err != nil {
-		json.NewEncoder(os.Stdout).Encode(childEvent{Failed: err.Error()})
+		_ = json.NewEncoder(os.Stdout).Encode(childEvent{Failed: err.Error()})
 		return 1
 	}
 	return 0
@@ -252,11 +252,11 @@ func (n *node) signal(s os.Signal) {
 	if n.cmd.ProcessState != nil {
 		return
 	}
-	n.cmd.Process.Signal(s)
+	_ = n.cmd.Process.Signal(s)
 	if s == syscall.SIGKILL || s == syscall.SIGTERM {
 		for range n.says {
 		}
-		n.cmd.Wait()
+		_ = n.cmd.Wait()
 	}
 }
 

@@ -184,7 +184,7 @@ func (r *Responder) follow(ctx context.Context, readers *sync.WaitGroup) error {
 	}
 	defer func() {
 		close(done)
-		for range updates { //nolint:revive // its sender ends only when it is heard
+		for range updates { // its sender ends only when it is heard
 		}
 	}()
 	r.refreshLinks(ctx, readers)
