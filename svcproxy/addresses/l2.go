@@ -23,8 +23,8 @@ type Advertised struct {
 }
 
 // Advertisements reads L2Advertisements for one pool. nodes has the labels of all nodes. The
-// pools of flags and of a ConfigMap need none, and neither does any pool if resources is empty
-// and needed is false.
+// pool of the flags needs none, and where needed is false no pool does: that is for clusters
+// without the resource, whose pools are in a ConfigMap.
 func Advertisements(p *Pool, resources []L2Advertisement, nodes map[string]map[string]string, needed bool) (Advertised, []manifests.Problem) {
 	if !needed || p.Name == FlagPool {
 		return Advertised{By: true}, nil
