@@ -29,8 +29,9 @@ var importOrder = map[string][]string{
 
 	"ingress/annotation": {"router", "router/engine", "router/filter", "manifests"},
 
-	"ingress":  {"router", "router/engine", "router/filter", "certs", "manifests", "ingress/annotation"},
-	"svcproxy": {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/netlab"},
+	"ingress":            {"router", "router/engine", "router/filter", "certs", "manifests", "ingress/annotation"},
+	"svcproxy/addresses": {"manifests"},
+	"svcproxy":           {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/addresses", "svcproxy/netlab"},
 
 	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft"},
 }
