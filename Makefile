@@ -16,7 +16,7 @@ CACHE        = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portico
 LINT         = $(CACHE)/bin/golangci-lint-$(LINT_VERSION)/golangci-lint
 
 # Packages with tests that hold to figures: allocations, memory, time.
-BUDGETS = ./router/... ./certs ./ingress/...
+BUDGETS = ./router/... ./certs ./ingress/... ./svcproxy
 
 LDFLAGS = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 

@@ -24,6 +24,10 @@ type ClusterConfig struct {
 	// then enough, but for IngressClasses and Namespaces, which are taken not to exist
 	// if the ClusterRole for them is missing.
 	Namespaces []string
+	// Node makes it a view for the proxy of Services on the node of that name: Services and
+	// EndpointSlices of all namespaces and that one Node, and nothing else. Metadata is not needed
+	// then.
+	Node string
 	// Log may be nil.
 	Log *zap.Logger
 }
@@ -52,7 +56,7 @@ func (c ClusterConfig) Validate() error {
 	switch {
 	case c.Client == nil:
 		return errors.New("manifests: ClusterConfig.Client is not set")
-	case c.Metadata == nil:
+	case c.Metadata == nil && c.Node == "":
 		return errors.New("manifests: ClusterConfig.Metadata is not set")
 	case slices.Contains(c.Namespaces, ""):
 		return errors.New("manifests: ClusterConfig.Namespaces has an empty name")
@@ -150,10 +154,7 @@ func newClusterRun(ctx context.Context, config ClusterConfig, store *Store, log 
 
 func (r *clusterRun) start() {
 	var needed []*feed
-	for _, resource := range []resource{
-		ingresses(r.config.Client), ingressClasses(r.config.Client), namespaces(r.config.Client),
-		services(r.config.Client), endpointSlices(r.config.Client),
-	} {
+	for _, resource := range r.resources() {
 		for _, namespace := range r.scopesOf(resource) {
 			needed = append(needed, &feed{resource: resource, namespace: namespace, to: newStoreSink(r.store, resource.kind), access: r.access, synced: r.oneSynced})
 		}
@@ -162,11 +163,24 @@ func (r *clusterRun) start() {
 	for _, f := range needed {
 		r.feeds.Go(func() { f.run(r.ctx) })
 	}
+	if r.config.Node != "" {
+		return
+	}
 	for _, namespace := range r.config.scopes() {
 		f := &feed{resource: secretNames(r.config.Metadata), namespace: namespace, to: r.secrets.scope(namespace), access: r.access, synced: func() {}}
 		r.feeds.Go(func() { f.run(r.ctx) })
 	}
 	r.secrets.start(r.ctx, &r.feeds)
+}
+
+// resources are those without which the view is not complete.
+func (r *clusterRun) resources() []resource {
+	c := r.config.Client
+	common := []resource{services(c), endpointSlices(c)}
+	if r.config.Node != "" {
+		return append(common, node(c, r.config.Node))
+	}
+	return append(common, ingresses(c), ingressClasses(c), namespaces(c))
 }
 
 func (r *clusterRun) scopesOf(resource resource) []string {

@@ -29,6 +29,7 @@ var readKinds = map[schema.GroupKind]string{
 	{Kind: KindConfigMap}: "v1",
 	{Kind: KindPod}:       "v1",
 	{Kind: KindNamespace}: "v1",
+	{Kind: KindNode}:      "v1",
 }
 
 // replacedKinds are kinds of old that mean something to Portico in their new form only.
@@ -240,7 +241,7 @@ func identify(obj metav1.Object, kind string) string {
 		return kind + " has no metadata.name and is not used"
 	case len(validation.IsDNS1123Subdomain(obj.GetName())) > 0:
 		return fmt.Sprintf("%s has the metadata.name %q, which Kubernetes does not allow, and is not used", kind, obj.GetName())
-	case kind == KindIngressClass || kind == KindNamespace:
+	case kind == KindIngressClass || kind == KindNamespace || kind == KindNode:
 		obj.SetNamespace("")
 		return ""
 	}

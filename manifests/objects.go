@@ -30,6 +30,7 @@ type Objects struct {
 	configMaps *iradix.Tree[*corev1.ConfigMap]
 	pods       *iradix.Tree[*corev1.Pod]
 	namespaces *iradix.Tree[*corev1.Namespace]
+	nodes      *iradix.Tree[*corev1.Node]
 }
 
 func newObjects() *Objects {
@@ -43,6 +44,7 @@ func newObjects() *Objects {
 		configMaps: iradix.New[*corev1.ConfigMap](),
 		pods:       iradix.New[*corev1.Pod](),
 		namespaces: iradix.New[*corev1.Namespace](),
+		nodes:      iradix.New[*corev1.Node](),
 	}
 }
 
@@ -96,6 +98,10 @@ func (o *Objects) Pods(namespace string) iter.Seq[*corev1.Pod] {
 // Namespace returns the named Namespace, or nil.
 func (o *Objects) Namespace(name string) *corev1.Namespace { return get(o.namespaces, key("", name)) }
 
+// Node returns the named Node, or nil. Of a cluster only the one is here that a Source was made
+// for: see ClusterConfig.Node.
+func (o *Objects) Node(name string) *corev1.Node { return get(o.nodes, key("", name)) }
+
 // lookup returns the object that ref names, an EndpointSlice by its own name, or nil.
 func (o *Objects) lookup(ref Ref) metav1.Object {
 	k := key(ref.Namespace, ref.Name)
@@ -117,6 +123,8 @@ func (o *Objects) lookup(ref Ref) metav1.Object {
 		return object(o.pods, k)
 	case KindNamespace:
 		return object(o.namespaces, k)
+	case KindNode:
+		return object(o.nodes, k)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ const (
 	KindConfigMap     = "ConfigMap"
 	KindPod           = "Pod"
 	KindNamespace     = "Namespace"
+	KindNode          = "Node"
 	// KindFile is not a Kubernetes kind: it names a manifest file that could not be read.
 	KindFile = "File"
 	// KindAccess is not a Kubernetes kind: it names a resource (secrets, or

@@ -66,6 +66,14 @@ func namespaces(c kubernetes.Interface) resource {
 	return r
 }
 
+// node is one Node.
+func node(c kubernetes.Interface, name string) resource {
+	r := newResource(c, KindNode, "nodes", &corev1.Node{},
+		func(string) typed[*corev1.NodeList] { return c.CoreV1().Nodes() })
+	r.global, r.optional, r.fields = true, true, "metadata.name="+name
+	return r
+}
+
 func services(c kubernetes.Interface) resource {
 	return newResource(c, KindService, "services", &corev1.Service{}, c.CoreV1().Services)
 }

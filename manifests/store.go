@@ -189,6 +189,8 @@ func (s *Store) put(obj metav1.Object) {
 		kind, o.pods = KindPod, insert(o.pods, k, v)
 	case *corev1.Namespace:
 		kind, o.namespaces = KindNamespace, insert(o.namespaces, k, v)
+	case *corev1.Node:
+		kind, o.nodes = KindNode, insert(o.nodes, k, v)
 	default:
 		panic(fmt.Sprintf("manifests: Store.Put of %T", obj))
 	}
@@ -246,6 +248,8 @@ func (s *Store) remove(ref Ref) {
 		o.pods, _, had = o.pods.Delete(k)
 	case KindNamespace:
 		o.namespaces, _, had = o.namespaces.Delete(k)
+	case KindNode:
+		o.nodes, _, had = o.nodes.Delete(k)
 	}
 	s.settle(ref)
 	if had {

@@ -289,5 +289,5 @@ func TestStore_PutOfAnUnknownTypeIsABug(t *testing.T) {
 			t.Error("no panic")
 		}
 	}()
-	NewStore().Put(&corev1.Node{})
+	NewStore().Put(&corev1.PersistentVolume{})
 }

@@ -31,6 +31,8 @@ func trim(obj any) metav1.Object {
 		return &corev1.ConfigMap{ObjectMeta: trimMeta(&v.ObjectMeta), Data: v.Data}
 	case *corev1.Namespace:
 		return &corev1.Namespace{ObjectMeta: trimMetaLabels(&v.ObjectMeta)}
+	case *corev1.Node:
+		return trimNode(v)
 	case *corev1.Pod:
 		return trimPod(v)
 	case *metav1.PartialObjectMetadata:
@@ -126,6 +128,18 @@ func trimEndpoint(e *discoveryv1.Endpoint) discoveryv1.Endpoint {
 			Name:      e.TargetRef.Name,
 		}
 	}
+	return t
+}
+
+// trimNode keeps where a node is, its addresses, and what says that it is about to go. Most changes
+// of a Node are of its conditions, which nobody here reads: those look like no change.
+func trimNode(v *corev1.Node) *corev1.Node {
+	t := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+		Name: v.Name, UID: v.UID, DeletionTimestamp: v.DeletionTimestamp,
+		Labels: only(v.Labels, []string{corev1.LabelTopologyZone}),
+	}}
+	t.Spec = corev1.NodeSpec{PodCIDRs: v.Spec.PodCIDRs, Taints: v.Spec.Taints}
+	t.Status.Addresses = v.Status.Addresses
 	return t
 }
 

@@ -19,20 +19,22 @@ var importOrder = map[string][]string{
 	"router/engine":     {},
 	"certs":             {},
 	"manifests":         {},
-	"svcproxy/nft":      {},
+	"svcproxy/nft":      {"svcproxy/netlab"},
 	"svcproxy/relay":    {},
 	"svcproxy/announce": {},
 	"bench":             {},
+	"svcproxy/netlab":   {}, // of tests only
 
 	"router/filter": {"router/engine"},
 	"router":        {"router/engine"},
 
 	"ingress/annotation": {"router", "router/engine", "router/filter", "manifests"},
 
-	"ingress":  {"router", "router/engine", "router/filter", "certs", "manifests", "ingress/annotation"},
-	"svcproxy": {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce"},
+	"ingress":            {"router", "router/engine", "router/filter", "certs", "manifests", "ingress/annotation"},
+	"svcproxy/addresses": {"manifests"},
+	"svcproxy":           {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/addresses", "svcproxy/netlab"},
 
-	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy"},
+	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft"},
 }
 
 // withoutKubernetes are the packages that a request goes through.

@@ -96,7 +96,7 @@ func TestDemoAndExamplesNameTheirNamespace(t *testing.T) {
 
 // Every file that a kustomization.yaml names is there, and every other file is named.
 func TestKustomizations(t *testing.T) {
-	for _, dir := range []string{"install/base", "install/hostports"} {
+	for _, dir := range []string{"install/base", "install/hostports", "install/loadbalancer"} {
 		b, err := os.ReadFile(filepath.Join(manifestsDir, dir, "kustomization.yaml"))
 		if err != nil {
 			t.Fatal(err)

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+
+	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/svcproxy"
+	"github.com/portico-ingress/portico/svcproxy/nft"
+)
+
+func newSvcproxyCommand() *cobra.Command {
+	flags := newSvcproxyFlags()
+	cmd := &cobra.Command{
+		Use:   "svcproxy",
+		Short: "Make Services work on this node: cluster IPs, NodePorts, LoadBalancer addresses",
+		Example: `  portico svcproxy --cluster-cidr 10.244.0.0/16          in a Pod of a DaemonSet, host network
+  portico svcproxy --manifests ./manifests               the Services of a folder
+  portico svcproxy cleanup                               remove all that it made`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := flags.validate(); err != nil {
+				return err
+			}
+			return runSvcproxy(cmd.Context(), flags, cmd.ErrOrStderr())
+		},
+	}
+	flags.register(cmd.Flags())
+	cmd.AddCommand(newSvcproxyCleanupCommand())
+	return cmd
+}
+
+func newSvcproxyCleanupCommand() *cobra.Command {
+	ports := portRange(defaultNodePorts)
+	cmd := &cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove from this node's kernel all that portico svcproxy made, and nothing else",
+		Args:  noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			plane, err := nft.New(nft.Config{})
+			if err != nil {
+				return err
+			}
+			defer plane.Close()
+			return errors.Join(plane.Cleanup(), svcproxy.ReleasePorts(svcproxy.PortRange(ports)))
+		},
+	}
+	cmd.Flags().Var(&ports, "nodeport-range", "the NodePorts that were reserved")
+	return cmd
+}
+
+// svcproxyFlags are the flags of portico svcproxy.
+type svcproxyFlags struct {
+	manifests, kubeconfig, nodeName, apiserver string
+	mode                                       oneOf
+	clusterCIDR, nodePortAddresses, lbPool     prefixes
+	nodePortRange                              portRange
+	announceInterface                          []string
+	admin                                      address
+	logLevel                                   oneOf
+
+	changed func(name string) bool
+}
+
+var defaultNodePorts = svcproxy.PortRange{First: 30000, Last: 32767}
+
+func newSvcproxyFlags() *svcproxyFlags {
+	return &svcproxyFlags{
+		mode:          oneOf{value: "auto", words: []string{"auto", "nftables", "relay"}},
+		nodePortRange: portRange(defaultNodePorts),
+		admin:         "127.0.0.1:10256",
+		logLevel:      oneOf{value: "info", words: []string{"debug", "info", "warn", "error"}},
+	}
+}
+
+func (f *svcproxyFlags) register(s *pflag.FlagSet) {
+	s.SortFlags = false
+	f.changed = s.Changed
+	s.StringVar(&f.manifests, "manifests", "", "the Services of the Kubernetes YAML in this `folder`, without a cluster")
+	s.StringVar(&f.kubeconfig, "kubeconfig", "", "the cluster that this `file` names (default: the one it runs in)")
+	s.StringVar(&f.nodeName, "node-name", "", "`name` of this node in the cluster (default: $NODE_NAME, or the host name)")
+	s.StringVar(&f.apiserver, "apiserver", "", "`host:port` of the API server, so that it is reached before any Service is")
+	s.Var(&f.mode, "mode", "how to serve; auto is nftables (relay is not supported yet)")
+	s.Var(&f.clusterCIDR, "cluster-cidr", "where the Pods of the cluster are; repeat it for both IP families")
+	s.Var(&f.nodePortAddresses, "nodeport-addresses", "this node's addresses that answer NodePorts (default: all but loopback)")
+	s.Var(&f.nodePortRange, "nodeport-range", "the NodePorts of the cluster, which this node then keeps free")
+	s.Var(&f.lbPool, "lb-pool", "addresses for LoadBalancer Services (not supported yet)")
+	s.StringSliceVar(&f.announceInterface, "announce-interface", nil, "where to announce LoadBalancer addresses (not supported yet)")
+	s.Var(&f.admin, "admin", "where to listen for probes, metrics and the admin API; empty for not at all")
+	s.Var(&f.logLevel, "log-level", "what to log on stderr")
+}
+
+func (f *svcproxyFlags) validate() error {
+	switch {
+	case f.changed("manifests") && f.changed("kubeconfig"):
+		return usagef("--manifests and --kubeconfig: give one of them")
+	case f.mode.value == "relay":
+		return usagef("--mode relay: is not supported yet")
+	case len(f.lbPool) > 0:
+		return usagef("--lb-pool: is not supported yet")
+	case len(f.announceInterface) > 0:
+		return usagef("--announce-interface: is not supported yet")
+	}
+	if f.apiserver != "" {
+		if _, _, err := net.SplitHostPort(f.apiserver); err != nil {
+			return wrongValue("apiserver", f.apiserver, errors.New("want host:port"))
+		}
+	}
+	if f.nodeName == "" {
+		f.nodeName = os.Getenv("NODE_NAME")
+	}
+	if f.nodeName == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return usagef("--node-name: %w", err)
+		}
+		f.nodeName = strings.ToLower(name)
+	}
+	files := serveFlags{manifests: f.manifests, kubeconfig: f.kubeconfig, changed: f.changed}
+	return files.validateFiles()
+}
+
+// source is where the Services come from.
+func (f *svcproxyFlags) source(log *zap.Logger) (manifests.Source, error) {
+	if f.changed("manifests") {
+		return newFolder(f.manifests, log), nil
+	}
+	config, err := clusterConfig(&serveFlags{kubeconfig: f.kubeconfig, changed: f.changed})
+	if err != nil {
+		return nil, err
+	}
+	f.direct(config)
+	config.UserAgent = "portico/" + version
+	cluster, err := manifests.NewClusterConfig(config)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	cluster.Node, cluster.Log = f.nodeName, log.Named("cluster")
+	return manifests.NewCluster(cluster), nil
+}
+
+// direct leads to the API server itself: the Service in front of it does not work before this
+// process does.
+func (f *svcproxyFlags) direct(config *rest.Config) {
+	if f.apiserver != "" {
+		config.Host = "https://" + f.apiserver
+	}
+}
+
+// runSvcproxy serves until ctx ends, and leaves what is in the kernel there.
+func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) error {
+	log, err := newLog(stderr, flags.logLevel.value, false)
+	if err != nil {
+		return err
+	}
+	takeKlog(log)
+	src, err := flags.source(log)
+	if err != nil {
+		return err
+	}
+	var ln net.Listener
+	if flags.admin != "" {
+		if ln, err = (&net.ListenConfig{}).Listen(ctx, "tcp", flags.admin.String()); err != nil {
+			return wrongValue("admin", flags.admin.String(), err)
+		}
+	}
+	plane, err := nft.New(nft.Config{Log: log.Named("nft")})
+	if err != nil {
+		return err
+	}
+	defer plane.Close()
+	if err := svcproxy.ReservePorts(svcproxy.PortRange(flags.nodePortRange)); err != nil {
+		log.Warn("NodePorts are not kept free for Services", zap.Error(err))
+	}
+	store := manifests.NewStore()
+	metrics := newSvcproxyMetrics(plane)
+	controller := svcproxy.New(svcproxy.Config{
+		Store: store, Plane: plane,
+		Rules:   svcproxy.Rules{NodeName: flags.nodeName},
+		Network: svcproxy.Network{ClusterCIDRs: flags.clusterCIDR, NodePortAddresses: flags.nodePortAddresses},
+		Observe: metrics.observer(),
+		Log:     log.Named("svcproxy"),
+	})
+	api := newAdminServer(svcproxyAPI(controller, store, metrics), log.Named("admin"))
+	log.Info("starting", zap.String("version", version), zap.String("node", flags.nodeName), zap.String("admin", where(ln)))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return src.Run(ctx, store) })
+	g.Go(func() error { return controller.Run(ctx) })
+	if ln != nil {
+		g.Go(func() error {
+			if err := api.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("admin address: %w", err)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		return api.Close()
+	})
+	return g.Wait()
+}
+
+// prefixes are the values of a flag that may be repeated.
+type prefixes []netip.Prefix
+
+// String is what was given.
+func (p *prefixes) String() string {
+	words := make([]string, len(*p))
+	for i, one := range *p {
+		words[i] = one.String()
+	}
+	return strings.Join(words, ",")
+}
+
+// Type is what help shows.
+func (p *prefixes) Type() string { return "CIDR" }
+
+// Set checks s, and adds it to those given before.
+func (p *prefixes) Set(s string) error {
+	for one := range strings.SplitSeq(s, ",") {
+		prefix, err := netip.ParsePrefix(strings.TrimSpace(one))
+		if err != nil || prefix.Addr().Is4In6() {
+			return errors.New("want address ranges like 10.244.0.0/16 or fd00::/48")
+		}
+		if prefix = prefix.Masked(); !slices.Contains(*p, prefix) {
+			*p = append(*p, prefix)
+		}
+	}
+	return nil
+}
+
+// portRange is first-last.
+type portRange svcproxy.PortRange
+
+// String is what was given.
+func (r *portRange) String() string { return svcproxy.PortRange(*r).String() }
+
+// Type is what help shows.
+func (r *portRange) Type() string { return "first-last" }
+
+// Set checks s.
+func (r *portRange) Set(s string) error {
+	parsed, err := svcproxy.ParsePortRange(s)
+	*r = portRange(parsed)
+	return err
+}

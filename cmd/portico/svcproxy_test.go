@@ -1,0 +1,47 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+)
+
+// Others script against these names and defaults.
+func TestSvcproxyFlagDefaults(t *testing.T) {
+	want := map[string]string{
+		"manifests": "", "kubeconfig": "", "node-name": "", "apiserver": "", "mode": "auto", "cluster-cidr": "",
+		"nodeport-addresses": "", "nodeport-range": "30000-32767", "lb-pool": "", "announce-interface": "[]",
+		"admin": "127.0.0.1:10256", "log-level": "info",
+	}
+	s := pflag.NewFlagSet("svcproxy", pflag.ContinueOnError)
+	newSvcproxyFlags().register(s)
+	got := map[string]string{}
+	s.VisitAll(func(f *pflag.Flag) { got[f.Name] = f.DefValue })
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSvcproxyRefusesBadFlags(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"--cluster-cidr=10.0.0.0", "want address ranges like"},
+		{"--nodeport-range=5-4", "want ports like"},
+		{"--apiserver=a", "want host:port"},
+		{"--mode=relay", "not supported yet"},
+		{"--mode=ipvs", "want one of auto, nftables, relay"},
+		{"--lb-pool=10.0.0.0/8", "not supported yet"},
+		{"--announce-interface=eth0", "not supported yet"},
+		{"--manifests=/nowhere/at/all", "no such file"},
+		{"--manifests=. --kubeconfig=x", "give one of them"},
+		{"extra", "unknown command"},
+	} {
+		var stderr bytes.Buffer
+		code := run(t.Context(), append([]string{"svcproxy"}, strings.Fields(c.args)...), &bytes.Buffer{}, &stderr)
+		if code != exitUsage || !strings.Contains(stderr.String(), c.want) {
+			t.Errorf("%s: %d %s, want %s", c.args, code, stderr.String(), c.want)
+		}
+	}
+}

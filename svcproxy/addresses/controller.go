@@ -1,0 +1,179 @@
+package addresses
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/portico-ingress/portico/manifests"
+)
+
+// Class is the loadBalancerClass of Services that are Portico's by name.
+const Class = "portico.dev/l2"
+
+// Config is how a Controller works.
+type Config struct {
+	Client kubernetes.Interface
+	// Identity of this process, for Events.
+	Identity string
+	// Class is the loadBalancerClass that is served; Class if empty.
+	Class string
+	// OnlyClass leaves alone Services that name no class.
+	OnlyClass bool
+	Log       *zap.Logger
+}
+
+// Validate says what is missing.
+func (c *Config) Validate() error {
+	if c.Client == nil {
+		return errors.New("addresses: Client: there is none")
+	}
+	return nil
+}
+
+// State is what a Controller decides from: everything that there is at one time.
+type State struct {
+	Services []*corev1.Service
+	// NamespaceLabels by namespace.
+	NamespaceLabels map[string]map[string]string
+	// Pools as NewPools made them, and what it said.
+	Pools        []*Pool
+	PoolProblems []manifests.Problem
+}
+
+// Controller gives Services their addresses. Only the leader may have one: it believes that
+// nobody else gives addresses out. It is for one goroutine.
+type Controller struct {
+	cfg       Config
+	log       *zap.Logger
+	write     writer
+	allocator *Allocator
+	begun     bool
+	known     map[types.NamespacedName]bool
+	told      map[manifests.Problem]bool
+}
+
+// NewController gives a Controller that knows nothing yet. A new leader makes a new one.
+func NewController(cfg Config) (*Controller, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Class == "" {
+		cfg.Class = Class
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	return &Controller{
+		cfg: cfg, log: cfg.Log, write: writer{cfg.Client, cfg.Identity},
+		allocator: &Allocator{Class: cfg.Class, Default: !cfg.OnlyClass},
+		known:     map[types.NamespacedName]bool{}, told: map[manifests.Problem]bool{},
+	}, nil
+}
+
+// Sync makes the API server agree with what is decided about a State. What could not be
+// written is in the error, and is written by the next Sync; a conflict is no error, because
+// the State that comes with it is on its way.
+func (c *Controller) Sync(ctx context.Context, s State) ([]manifests.Problem, error) {
+	c.allocator.SetPools(s.Pools)
+	if !c.begun {
+		c.allocator.Begin(s.Services, func(namespace string) map[string]string { return s.NamespaceLabels[namespace] })
+		c.begun = true
+	}
+	c.forget(s.Services)
+	problems := append([]manifests.Problem(nil), s.PoolProblems...)
+	var errs []error
+	for _, svc := range s.Services {
+		d := c.allocator.Allocate(svc, s.NamespaceLabels[svc.Namespace])
+		problems = append(problems, d.Problems...)
+		if err := c.settle(ctx, svc.DeepCopy(), d); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	c.tell(ctx, problems, s)
+	return problems, errors.Join(errs...)
+}
+
+// forget gives back the addresses of Services that are no more.
+func (c *Controller) forget(services []*corev1.Service) {
+	still := make(map[types.NamespacedName]bool, len(services))
+	for _, svc := range services {
+		still[nameOf(svc)] = true
+	}
+	for name := range c.known {
+		if !still[name] {
+			c.allocator.Release(name)
+		}
+	}
+	c.known = still
+}
+
+func (c *Controller) settle(ctx context.Context, svc *corev1.Service, d Decision) error {
+	before := svc.Status.DeepCopy()
+	err := c.write.apply(ctx, svc, d, c.allocator.Serves(svc))
+	switch {
+	case apierrors.IsConflict(err):
+		return nil
+	case err != nil:
+		return err
+	}
+	if len(d.Addresses) > 0 && len(before.LoadBalancer.Ingress) == 0 {
+		about := corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID}
+		if err := c.write.event(ctx, about, corev1.EventTypeNormal, "AddressAssigned", "Address "+join(d.Addresses)+" of pool "+d.Pool+"."); err != nil {
+			c.log.Warn("Event not written", zap.Error(err))
+		}
+	}
+	return nil
+}
+
+// tell makes each new problem an Event on its object, once for as long as it lasts.
+func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s State) {
+	still := map[manifests.Problem]bool{}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for _, p := range problems {
+		still[p] = true
+		if c.told[p] {
+			continue
+		}
+		note := p.Text
+		if p.Field != "" {
+			note = p.Field + ": " + note
+		}
+		if err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, reasonOf(p), note); err != nil {
+			c.log.Warn("Event not written", zap.Stringer("problem", p), zap.Error(err))
+			delete(still, p)
+		}
+	}
+	c.told = still
+}
+
+func reasonOf(p manifests.Problem) string {
+	switch {
+	case p.Object.Kind == KindPool:
+		return "BadPool"
+	case p.Field == "status.loadBalancer":
+		return "AddressOfNoPool"
+	}
+	return "NoAddress"
+}
+
+func reference(ref manifests.Ref, s State) corev1.ObjectReference {
+	about := corev1.ObjectReference{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name, APIVersion: "v1"}
+	if ref.Kind == KindPool {
+		about.APIVersion = "metallb.io/v1beta1"
+		return about
+	}
+	for _, svc := range s.Services {
+		if svc.Namespace == ref.Namespace && svc.Name == ref.Name {
+			about.UID = svc.UID
+		}
+	}
+	return about
+}

@@ -1,0 +1,191 @@
+package addresses
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+)
+
+func lbService(name string) *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: "uid-" + "1"},
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeLoadBalancer, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol},
+			Ports: []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolTCP}},
+		},
+	}
+}
+
+type controllerCase struct {
+	t      *testing.T
+	client *fake.Clientset
+	c      *Controller
+	pools  []*Pool
+}
+
+func newControllerCase(t *testing.T, services ...*corev1.Service) *controllerCase {
+	t.Helper()
+	k := &controllerCase{t: t, client: fake.NewClientset()}
+	for _, svc := range services {
+		if err := k.client.Tracker().Add(svc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.pools, _ = NewPools(nil, []string{"192.0.2.1-192.0.2.2"})
+	k.restart()
+	return k
+}
+
+func (k *controllerCase) restart() {
+	c, err := NewController(Config{Client: k.client})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.c = c
+}
+
+func (k *controllerCase) services() []*corev1.Service {
+	list, err := k.client.CoreV1().Services("").List(k.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	var all []*corev1.Service
+	for i := range list.Items {
+		all = append(all, &list.Items[i])
+	}
+	return all
+}
+
+func (k *controllerCase) sync() {
+	k.t.Helper()
+	if _, err := k.c.Sync(k.t.Context(), State{Services: k.services(), Pools: k.pools}); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+func (k *controllerCase) get(name string) *corev1.Service {
+	k.t.Helper()
+	for _, svc := range k.services() {
+		if svc.Name == name {
+			return svc
+		}
+	}
+	k.t.Fatalf("no Service %s", name)
+	return nil
+}
+
+func (k *controllerCase) events() []string {
+	list, err := k.client.EventsV1().Events("").List(k.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	var all []string
+	for _, e := range list.Items {
+		all = append(all, e.Type+" "+e.Reason+" "+e.Regarding.Name+": "+e.Note)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func address(svc *corev1.Service) string {
+	var all []string
+	for _, in := range svc.Status.LoadBalancer.Ingress {
+		all = append(all, in.IP)
+	}
+	return strings.Join(all, " ")
+}
+
+func TestControllerWritesStatus(t *testing.T) {
+	k := newControllerCase(t, lbService("web"))
+	k.sync()
+	svc := k.get("web")
+	if address(svc) != "192.0.2.1" || *svc.Status.LoadBalancer.Ingress[0].IPMode != corev1.LoadBalancerIPModeVIP {
+		t.Errorf("status is %+v", svc.Status)
+	}
+	if !slices.Contains(svc.Finalizers, Finalizer) || svc.Annotations[AnnotationFrom] != FlagPool {
+		t.Errorf("finalizers %v, annotations %v", svc.Finalizers, svc.Annotations)
+	}
+	if got := k.events(); len(got) != 1 || !strings.HasPrefix(got[0], "Normal AddressAssigned web: Address 192.0.2.1") {
+		t.Errorf("events %q", got)
+	}
+	k.client.ClearActions()
+	k.sync()
+	k.restart()
+	k.sync()
+	for _, a := range k.client.Actions() {
+		if a.GetVerb() != "list" {
+			t.Errorf("nothing has changed, and yet: %s %s", a.GetVerb(), a.GetResource().Resource)
+		}
+	}
+}
+
+func TestControllerGivesBack(t *testing.T) {
+	k := newControllerCase(t, lbService("a"), lbService("b"), lbService("c"))
+	k.sync()
+	if address(k.get("c")) != "" {
+		t.Fatalf("three of two addresses")
+	}
+	if got := k.events(); !slices.ContainsFunc(got, func(e string) bool { return strings.HasPrefix(e, "Warning NoAddress c: no free IPv4") }) {
+		t.Errorf("events %q", got)
+	}
+	// A deleted Service stays until its finalizer is taken away.
+	a := k.get("a")
+	now := metav1.Now()
+	a.DeletionTimestamp = &now
+	if err := k.client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("services"), a, "default"); err != nil {
+		t.Fatal(err)
+	}
+	k.sync()
+	for _, svc := range k.services() {
+		if svc.Name == "a" && slices.Contains(svc.Finalizers, Finalizer) {
+			t.Errorf("the finalizer is still there: %v", svc.Finalizers)
+		}
+	}
+	k.sync()
+	if got := address(k.get("c")); got != "192.0.2.1" {
+		t.Errorf("what was given back is not given out: %q", got)
+	}
+	// One that becomes a ClusterIP loses the address, and our traces.
+	b := k.get("b")
+	b.Spec.Type = corev1.ServiceTypeClusterIP
+	if err := k.client.Tracker().Update(corev1.SchemeGroupVersion.WithResource("services"), b, "default"); err != nil {
+		t.Fatal(err)
+	}
+	k.sync()
+	if b = k.get("b"); address(b) != "" || len(b.Finalizers) > 0 || len(b.Annotations) > 0 {
+		t.Errorf("left behind: %q %v %v", address(b), b.Finalizers, b.Annotations)
+	}
+}
+
+// Services of another controller keep what that one wrote.
+func TestControllerLeavesOthersAlone(t *testing.T) {
+	other := lbService("cloud")
+	class := "cloud.example/lb"
+	other.Spec.LoadBalancerClass = &class
+	other.Finalizers = []string{Finalizer}
+	other.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{Hostname: "lb.example"}}
+	k := newControllerCase(t, other)
+	k.sync()
+	if svc := k.get("cloud"); len(svc.Finalizers) != 1 || svc.Status.LoadBalancer.Ingress[0].Hostname != "lb.example" {
+		t.Errorf("changed: %v %v", svc.Finalizers, svc.Status)
+	}
+}
+
+func TestPoolsOfConfigMap(t *testing.T) {
+	cm := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "portico", Name: "pools"},
+		Data:       map[string]string{"pools": "b: {addresses: [192.0.2.0/24], autoAssign: false}\na: {addresses: [198.51.100.1-198.51.100.9]}\n"},
+	}
+	pools, problems := PoolsOf(cm)
+	if len(problems) > 0 || len(pools) != 2 || pools[0].Name != "a" || *pools[1].Spec.AutoAssign {
+		t.Errorf("got %+v, %v", pools, problems)
+	}
+	cm.Data["pools"] = "a: {adresses: [192.0.2.0/24]}"
+	if _, problems := PoolsOf(cm); len(problems) != 1 || !strings.Contains(problems[0].Text, "adresses") {
+		t.Errorf("a misspelt field: %v", problems)
+	}
+}

@@ -1,0 +1,82 @@
+package addresses
+
+import (
+	"bytes"
+	"os"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+// schema is as much of an OpenAPI schema as the test looks at.
+type schema struct {
+	Properties map[string]schema
+	Items      *schema
+}
+
+func (s schema) at(path ...string) (schema, bool) {
+	for _, p := range path {
+		next, ok := s.Properties[p]
+		if !ok {
+			return schema{}, false
+		}
+		s = next
+		if s.Items != nil {
+			s = *s.Items
+		}
+	}
+	return s, true
+}
+
+// Every field that is read is in the CRD that is shipped: the API server drops what is not.
+func TestShippedCRDs(t *testing.T) {
+	text, err := os.ReadFile("../../manifests/install/loadbalancer/crds.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := map[string][][]string{
+		"IPAddressPool": {
+			{"addresses"},
+			{"autoAssign"},
+			{"avoidBuggyIPs"},
+			{"serviceAllocation", "priority"},
+			{"serviceAllocation", "namespaces"},
+			{"serviceAllocation", "namespaceSelectors", "matchLabels"},
+			{"serviceAllocation", "namespaceSelectors", "matchExpressions", "operator"},
+			{"serviceAllocation", "serviceSelectors", "matchLabels"},
+			{"serviceAllocation", "serviceSelectors", "matchExpressions", "values"},
+		},
+		"L2Advertisement": {
+			{"ipAddressPools"}, {"interfaces"}, {"ipAddressPoolSelectors", "matchLabels"}, {"nodeSelectors", "matchExpressions", "key"},
+		},
+	}
+	for doc := range bytes.SplitSeq(text, []byte("\n---\n")) {
+		var crd struct {
+			Spec struct {
+				Group    string
+				Names    struct{ Kind string }
+				Versions []struct {
+					Name   string
+					Schema struct{ OpenAPIV3Schema schema }
+				}
+			}
+		}
+		if err := yaml.Unmarshal(doc, &crd); err != nil {
+			t.Fatal(err)
+		}
+		kind := crd.Spec.Names.Kind
+		if crd.Spec.Group != "metallb.io" || len(crd.Spec.Versions) != 1 || crd.Spec.Versions[0].Name != "v1beta1" {
+			t.Errorf("%s: group %s, versions %v", kind, crd.Spec.Group, crd.Spec.Versions)
+			continue
+		}
+		for _, path := range fields[kind] {
+			if _, ok := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.at(append([]string{"spec"}, path...)...); !ok {
+				t.Errorf("%s has no field spec.%v", kind, path)
+			}
+		}
+		delete(fields, kind)
+	}
+	for kind := range fields {
+		t.Errorf("no CRD for %s", kind)
+	}
+}

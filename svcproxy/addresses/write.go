@@ -1,0 +1,152 @@
+package addresses
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+)
+
+// Finalizer keeps a Service until its address is given back. Kubernetes itself has the name
+// (k8s.io/cloud-provider/service/helpers), and its tests expect it.
+const Finalizer = "service.kubernetes.io/load-balancer-cleanup"
+
+// maxNote is what the API server takes as the text of an Event.
+const maxNote = 1024
+
+// writer makes a Service in the API server what was decided about it.
+type writer struct {
+	client   kubernetes.Interface
+	identity string
+}
+
+// apply writes what differs, in an order that can be broken off anywhere: first the finalizer
+// and the pool, so that no address is in a status that nobody takes back; then the status. What
+// is given back goes the other way.
+func (w writer) apply(ctx context.Context, svc *corev1.Service, d Decision, ours bool) error {
+	if !ours {
+		return w.clear(ctx, svc)
+	}
+	if len(d.Addresses) > 0 {
+		if err := w.mark(ctx, svc, d.Pool); err != nil {
+			return err
+		}
+	}
+	want := ingressOf(svc, d)
+	if slices.EqualFunc(want, svc.Status.LoadBalancer.Ingress, sameIngress) {
+		return nil
+	}
+	return w.status(ctx, svc, want)
+}
+
+// clear takes our traces off a Service that is not ours any more, or is being deleted. A
+// Service without our annotation was never ours: whoever put the finalizer there takes it away.
+func (w writer) clear(ctx context.Context, svc *corev1.Service) error {
+	if _, was := svc.Annotations[AnnotationFrom]; !was {
+		return nil
+	}
+	if len(svc.Status.LoadBalancer.Ingress) > 0 && svc.DeletionTimestamp == nil {
+		if err := w.status(ctx, svc, nil); err != nil {
+			return err
+		}
+	}
+	finalizers := slices.DeleteFunc(slices.Clone(svc.Finalizers), func(f string) bool { return f == Finalizer })
+	return w.patch(ctx, svc, map[string]any{
+		"finalizers": finalizers, "annotations": map[string]any{AnnotationFrom: nil},
+	})
+}
+
+func (w writer) mark(ctx context.Context, svc *corev1.Service, pool string) error {
+	had, marked := svc.Annotations[AnnotationFrom]
+	if pool == "" { // of no pool any more: it was of this one
+		pool = had
+	}
+	if slices.Contains(svc.Finalizers, Finalizer) && marked && had == pool {
+		return nil
+	}
+	finalizers := svc.Finalizers
+	if !slices.Contains(finalizers, Finalizer) {
+		finalizers = append(slices.Clone(finalizers), Finalizer)
+	}
+	return w.patch(ctx, svc, map[string]any{
+		"finalizers": finalizers, "annotations": map[string]any{AnnotationFrom: pool},
+	})
+}
+
+// patch changes metadata, if the finalizers are still those that were read.
+func (w writer) patch(ctx context.Context, svc *corev1.Service, metadata map[string]any) error {
+	metadata["resourceVersion"] = svc.ResourceVersion
+	metadata["uid"] = svc.UID
+	body, err := json.Marshal(map[string]any{"metadata": metadata})
+	if err != nil {
+		return err
+	}
+	stored, err := w.client.CoreV1().Services(svc.Namespace).Patch(ctx, svc.Name, types.MergePatchType, body, metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err == nil {
+		svc.ResourceVersion, svc.Finalizers, svc.Annotations = stored.ResourceVersion, stored.Finalizers, stored.Annotations
+	}
+	return err
+}
+
+func (w writer) status(ctx context.Context, svc *corev1.Service, ingress []corev1.LoadBalancerIngress) error {
+	c := svc.DeepCopy()
+	c.Status.LoadBalancer.Ingress = ingress
+	stored, err := w.client.CoreV1().Services(svc.Namespace).UpdateStatus(ctx, c, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err == nil {
+		svc.ResourceVersion, svc.Status = stored.ResourceVersion, stored.Status
+	}
+	return err
+}
+
+// ingressOf is the status. ipMode VIP says that packets arrive with the address as their
+// destination, so that a node may take a short cut.
+func ingressOf(svc *corev1.Service, d Decision) []corev1.LoadBalancerIngress {
+	mode := corev1.LoadBalancerIPModeVIP
+	var all []corev1.LoadBalancerIngress
+	for _, addr := range d.Addresses {
+		in := corev1.LoadBalancerIngress{IP: addr.String(), IPMode: &mode}
+		for _, old := range svc.Status.LoadBalancer.Ingress {
+			if old.IP == in.IP {
+				in.Ports = old.Ports
+			}
+		}
+		all = append(all, in)
+	}
+	return all
+}
+
+func sameIngress(a, b corev1.LoadBalancerIngress) bool {
+	return a.IP == b.IP && a.Hostname == b.Hostname && (a.IPMode == nil) == (b.IPMode == nil) && (a.IPMode == nil || *a.IPMode == *b.IPMode)
+}
+
+// event tells people on the object itself. kind is Normal or Warning.
+func (w writer) event(ctx context.Context, about corev1.ObjectReference, kind, reason, note string) error {
+	namespace := about.Namespace
+	if namespace == "" {
+		namespace = metav1.NamespaceDefault
+	}
+	if len(note) > maxNote {
+		note = note[:maxNote-3] + "..."
+	}
+	now := time.Now()
+	_, err := w.client.EventsV1().Events(namespace).Create(ctx, &eventsv1.Event{
+		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%.200s.%x", about.Name, now.UnixNano()), Namespace: namespace},
+		EventTime:  metav1.NewMicroTime(now), ReportingController: "portico.dev/svcproxy", ReportingInstance: w.identity,
+		Action: "AllocateAddress", Reason: reason, Regarding: about, Note: note, Type: kind,
+	}, metav1.CreateOptions{})
+	return err
+}

@@ -1,0 +1,186 @@
+package announce
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+const (
+	lanVIP4, lanVIP6 = "198.51.100.100", "2001:db8:51::100"
+	node1MAC         = "02:00:00:00:00:01"
+	node2MAC         = "02:00:00:00:00:02"
+)
+
+var bothVIPs = []string{lanVIP4, lanVIP6}
+
+func duties(probe bool, addrs ...string) map[netip.Addr]Duty {
+	all := map[netip.Addr]Duty{}
+	for _, a := range addrs {
+		all[netip.MustParseAddr(a)] = Duty{Probe: probe}
+	}
+	return all
+}
+
+// A client finds the node that answers, though the address is on none of its interfaces.
+func TestResponderAnswers(t *testing.T) {
+	l := newLAN(t)
+	l.host("node1", 1)
+	l.host("client", 9)
+	n := l.node("node1", childConfig{Duties: duties(true, bothVIPs...)})
+	n.announced(lanVIP4)
+	for _, vip := range bothVIPs {
+		l.resolves("client", vip, node1MAC)
+	}
+	if addrs := l.ip("node1", "addr show"); strings.Contains(addrs, lanVIP4) || strings.Contains(addrs, lanVIP6) {
+		t.Errorf("an announced address is on an interface:\n%s", addrs)
+	}
+	l.poke("client", "198.51.100.101")
+	if got := l.neighbour("client", "198.51.100.101"); got != "" {
+		t.Errorf("an address of nobody is answered by %s", got)
+	}
+}
+
+// An entry that the client has is moved by the announcement alone: the client asks nobody,
+// because its entry is permanent as far as asking goes.
+func TestGratuitousMovesTheNeighbour(t *testing.T) {
+	l := newLAN(t)
+	l.host("node1", 1)
+	l.host("node2", 2)
+	l.host("client", 9)
+	first := l.node("node1", childConfig{Duties: duties(false, bothVIPs...)})
+	for _, vip := range bothVIPs {
+		l.resolves("client", vip, node1MAC)
+	}
+	first.kill()
+	second := l.node("node2", childConfig{Duties: duties(false, bothVIPs...)})
+	second.announced(lanVIP4)
+	for _, vip := range bothVIPs {
+		eventually(t, func() (string, bool) {
+			got := l.neighbour("client", vip) // without a poke
+			return vip + " is still at " + got, got == node2MAC
+		})
+	}
+}
+
+// A host that has the address already keeps it, and whoever set it up wrong hears of it.
+func TestConflictBeforeTheFirstAnnouncement(t *testing.T) {
+	l := newLAN(t)
+	l.host("node1", 1)
+	l.host("squatter", 5)
+	l.host("client", 9)
+	l.ip("squatter", "addr add "+lanVIP4+"/24 dev eth0")
+	l.ip("squatter", "addr add "+lanVIP6+"/64 dev eth0 nodad")
+	for _, vip := range bothVIPs {
+		l.resolves("client", vip, "02:00:00:00:00:05")
+	}
+	n := l.node("node1", childConfig{Duties: duties(true, append(bothVIPs, "198.51.100.102")...)})
+	seen := map[string]bool{}
+	for len(seen) < 2 {
+		e := n.said("that two addresses are in conflict", func(e childEvent) bool {
+			if e.Announced.String() == lanVIP4 || e.Announced.String() == lanVIP6 {
+				t.Fatalf("announces %s, which another host has", e.Announced)
+			}
+			return e.Conflict != nil
+		})
+		if e.Conflict.Announcing || e.Conflict.MAC.String() != "02:00:00:00:00:05" || e.Conflict.Interface != "eth0" {
+			t.Errorf("got %+v", e.Conflict)
+		}
+		seen[e.Conflict.Address.String()] = true
+	}
+	for _, vip := range bothVIPs {
+		if got := l.neighbour("client", vip); got != "02:00:00:00:00:05" {
+			t.Errorf("%s is at %q now", vip, got)
+		}
+	}
+	l.resolves("client", "198.51.100.102", node1MAC)
+}
+
+// A host that comes up with an address of ours is told that it is taken, and is reported.
+func TestConflictWhileAnnouncing(t *testing.T) {
+	l := newLAN(t)
+	l.host("node1", 1)
+	l.host("intruder", 5)
+	n := l.node("node1", childConfig{Duties: duties(true, bothVIPs...)})
+	for _, vip := range bothVIPs {
+		l.resolves("intruder", vip, node1MAC)
+	}
+	intruder := l.node("intruder", childConfig{Duties: duties(true, bothVIPs...)})
+	for _, tt := range []struct {
+		at         *node
+		announcing bool
+		mac        string
+	}{{n, true, "02:00:00:00:00:05"}, {intruder, false, node1MAC}} {
+		for seen := map[netip.Addr]bool{}; len(seen) < len(bothVIPs); {
+			e := tt.at.said("that both addresses are in conflict", func(e childEvent) bool { return e.Conflict != nil })
+			if e.Conflict.Announcing != tt.announcing || e.Conflict.MAC.String() != tt.mac {
+				t.Errorf("got %+v", e.Conflict)
+			}
+			seen[e.Conflict.Address] = true
+		}
+	}
+}
+
+// Interfaces come, go, and become part of a bridge, and announcements follow.
+func TestInterfacesComeAndGo(t *testing.T) {
+	l := newLAN(t)
+	l.host("node1", 1)
+	l.host("client", 9)
+	n := l.node("node1", childConfig{Duties: duties(false, bothVIPs...), Interfaces: []string{"eth*", "br*", "mv*"}})
+	n.announced(lanVIP4)
+	l.resolves("client", lanVIP4, node1MAC)
+
+	l.ip("node1", "link set eth0 down")
+	l.ip("node1", "link set eth0 up")
+	l.ip("client", "neigh flush all")
+	for _, vip := range bothVIPs {
+		l.resolves("client", vip, node1MAC)
+	}
+
+	l.ip("node1", "link add br1 address 02:00:00:00:00:b1 type bridge")
+	l.ip("node1", "link set eth0 master br1")
+	l.ip("node1", "link set br1 up")
+	l.ip("client", "neigh flush all")
+	for _, vip := range bothVIPs {
+		l.resolves("client", vip, "02:00:00:00:00:b1")
+	}
+
+	l.ip("node1", "link set eth0 nomaster")
+	l.ip("node1", "link del br1")
+	l.ip("client", "neigh flush all")
+	for _, vip := range bothVIPs {
+		l.resolves("client", vip, node1MAC)
+	}
+}
+
+// A frame that a lower interface takes to an upper one is answered by the upper one alone.
+func TestUpperInterface(t *testing.T) {
+	l := newLAN(t)
+	l.host("node1", 1)
+	l.host("client", 9)
+	l.ip("node1", "link add link eth0 name mv0 address 02:00:00:00:00:d1 type macvlan mode bridge")
+	l.ip("node1", "link set mv0 up")
+	n := l.node("node1", childConfig{Duties: duties(false, bothVIPs...), Interfaces: []string{"mv*"}})
+	n.announced(lanVIP4)
+	for _, vip := range bothVIPs {
+		l.resolves("client", vip, "02:00:00:00:00:d1")
+	}
+}
+
+// A client that knows the address asks again by unicast: it must be answered too, or the
+// client forgets the address each time.
+func TestUnicastQuestions(t *testing.T) {
+	l := newLAN(t)
+	l.host("node1", 1)
+	l.host("client", 9)
+	n := l.node("node1", childConfig{Duties: duties(false, bothVIPs...)})
+	n.announced(lanVIP4)
+	for _, vip := range bothVIPs {
+		l.resolves("client", vip, node1MAC)
+		l.ip("client", "neigh replace "+vip+" lladdr "+node1MAC+" dev eth0 nud probe")
+		eventually(t, func() (string, bool) {
+			got := l.ip("client", "neigh show "+vip)
+			return "asked by unicast, " + vip + " is: " + got, strings.Contains(got, "REACHABLE")
+		})
+	}
+}

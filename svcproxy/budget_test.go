@@ -1,0 +1,80 @@
+//go:build !race
+
+package svcproxy
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/svcproxy/netlab"
+	"github.com/portico-ingress/portico/svcproxy/nft"
+)
+
+// The figures that this is built for, generous ones: 10,000 Services of 10 endpoints.
+func TestBudgetOfTenThousandServices(t *testing.T) {
+	const services, endpoints = 10_000, 10
+	h := netlab.NewHost(t)
+	store := manifests.NewStore()
+	name := func(i int) string { return fmt.Sprintf("service-%d", i) }
+	addresses := func(i, first int) (all []string) {
+		for j := range endpoints {
+			if j == 0 {
+				j = first
+			}
+			all = append(all, netip.AddrFrom4([4]byte{10, byte(100 + j), byte(i >> 8), byte(i)}).String())
+		}
+		return all
+	}
+	store.Open()
+	programmed := make(chan time.Duration, 2*services)
+	cpu := cpuSeconds()
+	startController(t, h, store, nft.Config{}, programmed)
+	for i := range services {
+		store.Put(newService(name(i), netip.AddrFrom4([4]byte{172, 30, byte(i >> 8), byte(i)}).String(), nil))
+		store.Put(newSlice(name(i), "", addresses(i, 0)...))
+	}
+	settle(programmed)
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	fill := cpuSeconds() - cpu
+	t.Logf("fill: %.1f s of CPU; heap %d MB, from the system %d MB", fill, m.HeapAlloc>>20, m.Sys>>20)
+	var worst, sum time.Duration
+	const switches = 100
+	for i := range switches {
+		store.Put(newSlice(name(i), "", addresses(i, 20+i%2)...))
+		took := <-programmed
+		worst, sum = max(worst, took), sum+took
+	}
+	t.Logf("switch of one endpoint, from the Store to the kernel: mean %v, worst %v", sum/switches, worst)
+	if m.HeapAlloc > 150<<20 {
+		t.Errorf("the heap is %d MB, want 150 at most", m.HeapAlloc>>20)
+	}
+	if sum/switches > 15*time.Millisecond {
+		t.Errorf("a switch takes %v, want 15 ms at most", sum/switches)
+	}
+}
+
+// settle waits until nothing has been programmed for a while.
+func settle(programmed chan time.Duration) {
+	<-programmed
+	for {
+		select {
+		case <-programmed:
+		case <-time.After(3 * time.Second):
+			return
+		}
+	}
+}
+
+func cpuSeconds() float64 {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}

@@ -1,0 +1,175 @@
+package svcproxy
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/portico-ingress/portico/manifests"
+)
+
+// compiler keeps the desired state of all Services, and changes it by what has changed. It
+// belongs to one goroutine.
+type compiler struct {
+	rules    Rules
+	at       here
+	objects  *manifests.Objects
+	services *iradix.Tree[*Service]
+	claims   claims
+}
+
+func newCompiler(rules Rules) *compiler {
+	return &compiler{rules: rules, at: here{place: place{node: rules.NodeName}}, services: iradix.New[*Service](), claims: claims{}}
+}
+
+// Delta is what has changed of the desired state.
+type Delta struct {
+	// Put are Services that are new or have changed, in order; Delete the keys of Ports that are
+	// not any more.
+	Put    []*Service
+	Delete []string
+	// Gone are the keys of Services that are not any more.
+	Gone []string
+}
+
+// apply takes a change of the objects and gives what it changes. It costs as much as the Services
+// it names have endpoints; all of them, if this node has moved to another zone.
+func (c *compiler) apply(change manifests.Change) Delta {
+	c.objects = change.Objects
+	dirty := map[string]struct{}{}
+	for _, r := range change.Refs {
+		switch r.Kind {
+		case manifests.KindService, manifests.KindEndpointSlice:
+			dirty[r.Namespace+"/"+r.Name] = struct{}{}
+		}
+	}
+	return c.compile(dirty)
+}
+
+// setPlace says where this node is and which addresses it has.
+func (c *compiler) setPlace(at here) (d Delta) {
+	if c.at.place == at.place && slices.Equal(c.at.addresses, at.addresses) {
+		return d
+	}
+	c.at = at
+	if c.objects == nil {
+		return d
+	}
+	dirty := map[string]struct{}{}
+	for s := range c.objects.Services() {
+		dirty[s.Namespace+"/"+s.Name] = struct{}{}
+	}
+	return c.compile(dirty)
+}
+
+// compile compiles those named, and those who gain or lose an address by that.
+func (c *compiler) compile(dirty map[string]struct{}) Delta {
+	before := map[string]*Service{}
+	for round := slices.Sorted(maps.Keys(dirty)); len(round) > 0; {
+		var next []string
+		for _, key := range round {
+			old, _ := c.services.Get([]byte(key))
+			if _, ok := before[key]; !ok {
+				before[key] = old
+			}
+			next = append(next, c.compileOne(key, old)...)
+		}
+		round = next
+	}
+	return c.delta(before)
+}
+
+// compileOne gives the other Services that gain or lose something.
+func (c *compiler) compileOne(key string, old *Service) []string {
+	namespace, name, _ := strings.Cut(key, "/")
+	var next *Service
+	if s := c.objects.Service(namespace, name); s != nil {
+		next = compile(&c.rules, &c.at, c.objects, s)
+	}
+	others := c.claims.replace(old, next)
+	if next == nil {
+		c.services, _, _ = c.services.Delete([]byte(key))
+		return others
+	}
+	c.settle(next)
+	c.services, _, _ = c.services.Insert([]byte(key), next)
+	return others
+}
+
+// settle says of each frontend whether another Service has it, and is not served before it is
+// published.
+func (c *compiler) settle(s *Service) {
+	taken := map[string]struct{}{}
+	for _, p := range s.Ports {
+		for i := range p.Frontends {
+			f := &p.Frontends[i]
+			owner := c.claims.owner(p.claimKey(f))
+			if owner == s.Key() {
+				continue
+			}
+			f.ClaimedBy = owner
+			text := fmt.Sprintf("%s %s/%s belongs to Service %s, which is older or has it as its cluster IP; it is not served here, choose another", f.Source, f, p.Protocol, owner)
+			if _, ok := taken[text]; ok {
+				continue
+			}
+			taken[text] = struct{}{}
+			s.Problems = append(s.Problems, manifests.Problem{
+				Object: manifests.Ref{Kind: manifests.KindService, Namespace: s.Namespace, Name: s.Name},
+				Field:  fieldOf(f.Source), Text: text,
+			})
+		}
+	}
+}
+
+func fieldOf(s Source) string {
+	return map[Source]string{
+		SourceClusterIP: "spec.clusterIPs", SourceNodePort: "spec.ports.nodePort",
+		SourceLoadBalancer: "status.loadBalancer.ingress", SourceExternalIP: "spec.externalIPs",
+	}[s]
+}
+
+func (c *compiler) delta(before map[string]*Service) (d Delta) {
+	for _, key := range slices.Sorted(maps.Keys(before)) {
+		now, ok := c.services.Get([]byte(key))
+		if ok {
+			d.Put = append(d.Put, now)
+		} else if before[key] != nil {
+			d.Gone = append(d.Gone, key)
+		}
+		for _, p := range portsOf(before[key]) {
+			if !slices.ContainsFunc(portsOf(now), func(n *Port) bool { return n.Key == p.Key }) {
+				d.Delete = append(d.Delete, p.Key)
+			}
+		}
+	}
+	return d
+}
+
+func portsOf(s *Service) []*Port {
+	if s == nil {
+		return nil
+	}
+	return s.Ports
+}
+
+// protocolNumber is that of IP; 0 for what is none of the three.
+func protocolNumber(p corev1.Protocol) uint8 {
+	return map[corev1.Protocol]uint8{corev1.ProtocolTCP: 6, corev1.ProtocolUDP: 17, corev1.ProtocolSCTP: 132}[p]
+}
+
+// usedOnNode are the addresses of the endpoints on this node that are used.
+func (p *Port) usedOnNode() []netip.Addr {
+	var all []netip.Addr
+	for i := range p.Endpoints {
+		e := &p.Endpoints[i]
+		if e.Local && (e.Cluster || e.ForLocal) && !slices.Contains(all, e.Addr.Addr()) {
+			all = append(all, e.Addr.Addr())
+		}
+	}
+	return all
+}

@@ -1,0 +1,68 @@
+// Package svcproxy makes every Kubernetes Service work on one node: pure passes say which
+// endpoints, which addresses and what becomes of a connection, and why; a data plane (nft) does
+// it. README.md has the picture.
+package svcproxy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/svcproxy/nft"
+)
+
+// Plane is what makes a desired state true. There is one: nft.Plane.
+type Plane interface {
+	// Apply makes changes live, all or, after an error, later.
+	Apply(c nft.Changes) error
+	// Repair makes live what is not.
+	Repair() error
+	// Run keeps it so until ctx ends.
+	Run(ctx context.Context)
+}
+
+// Config says what a Controller reads and where it puts the result.
+type Config struct {
+	// Store is where objects come from.
+	Store *manifests.Store
+	Plane Plane
+	Rules
+	Network
+	// Observe may be nil.
+	Observe *Observer
+	// Log may be nil.
+	Log *zap.Logger
+}
+
+// Observer is told what a Controller does, for metrics. Its functions may be nil. They are called
+// from the Controller's goroutine and must not block.
+type Observer struct {
+	// Programmed is called when a change is live: what it took to compile and to write, and how
+	// long ago it reached the Store.
+	Programmed func(compile, write, since time.Duration)
+	// Failed is called when the data plane refused a change, which is then tried again.
+	Failed func(err error)
+}
+
+// Validate reports what is missing.
+func (c *Config) Validate() error {
+	switch {
+	case c.Store == nil:
+		return errors.New("svcproxy: Config.Store is not set")
+	case c.Plane == nil:
+		return errors.New("svcproxy: Config.Plane is not set")
+	case c.NodeName == "":
+		return errors.New("svcproxy: Config.NodeName is not set")
+	}
+	return nil
+}
+
+func (c *Config) log() *zap.Logger {
+	if c.Log == nil {
+		return zap.NewNop()
+	}
+	return c.Log
+}

@@ -1,0 +1,220 @@
+package svcproxy
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/portico-ingress/portico/manifests"
+)
+
+const (
+	// retryFirst and retryLast are how long after a write that failed the next is tried.
+	retryFirst = 20 * time.Millisecond
+	retryLast  = 5 * time.Second
+)
+
+// Controller keeps the data plane equal to what a Store says. One goroutine owns everything: the
+// first change is made at once, and those that come meanwhile are the next.
+type Controller struct {
+	cfg   Config
+	log   *zap.Logger
+	state atomic.Pointer[State]
+	ran   atomic.Bool
+
+	// What follows belongs to the goroutine of Run.
+	compiler *compiler
+	health   *healthServers
+	complete bool // the data plane has once been told everything
+	// since is when the oldest change that is not live yet reached the Store.
+	since time.Time
+	// retry is when to try again; zero: nothing failed.
+	retry time.Time
+	wait  time.Duration
+}
+
+// State is what a Controller has done. It is immutable.
+type State struct {
+	// Ready: the first complete view of the cluster is live.
+	Ready bool
+	// Err is why what is live is not what is wanted, or nil; FailedSince when that began.
+	Err         error
+	FailedSince time.Time
+	// Programming is how long the last change took from the Store until it was live.
+	Programming time.Duration
+	services    *iradix.Tree[*Service]
+	source      []manifests.Problem
+}
+
+// failedLong is how long changes may fail before load balancers are told to send elsewhere.
+const failedLong = time.Minute
+
+// Healthy tells whether this node serves Services as it should, or has failed to for a short time.
+func (s *State) Healthy() bool {
+	return s.Ready && (s.Err == nil || time.Since(s.FailedSince) < failedLong)
+}
+
+// Services walks all Services by namespace and name.
+func (s *State) Services() iter.Seq[*Service] {
+	return func(yield func(*Service) bool) {
+		if s.services == nil {
+			return
+		}
+		it := s.services.Root().Iterator()
+		for _, v, ok := it.Next(); ok; _, v, ok = it.Next() {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+// Problems are those of the source and of all Services.
+func (s *State) Problems() []manifests.Problem {
+	all := slices.Clone(s.source)
+	for v := range s.Services() {
+		all = append(all, v.Problems...)
+	}
+	return all
+}
+
+// New returns a Controller that does nothing until Run.
+func New(cfg Config) *Controller {
+	c := &Controller{cfg: cfg, log: cfg.log(), wait: retryFirst}
+	c.state.Store(&State{})
+	return c
+}
+
+// State is what there is now.
+func (c *Controller) State() *State { return c.state.Load() }
+
+// Run serves until ctx ends, and leaves what is live as it is. An error means that it could not
+// start.
+func (c *Controller) Run(ctx context.Context) error {
+	if err := c.cfg.Validate(); err != nil {
+		return err
+	}
+	if c.ran.Swap(true) {
+		return errors.New("svcproxy: Controller.Run called twice")
+	}
+	c.compiler = newCompiler(c.cfg.Rules)
+	c.health = newHealthServers(c.cfg.NodePortAddresses, func() bool { return c.State().Healthy() }, c.log)
+	ctx, cancel := context.WithCancel(ctx)
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer cancel()
+	helpers.Go(func() { c.cfg.Plane.Run(ctx) })
+	defer c.health.close()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if !c.retry.IsZero() {
+			timer.Reset(time.Until(c.retry))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.cfg.Store.Changed():
+			c.take()
+		case <-timer.C:
+			c.again()
+		}
+	}
+}
+
+// take makes live what has changed in the Store.
+func (c *Controller) take() {
+	change, ok := c.cfg.Store.Take()
+	if !ok {
+		return
+	}
+	start := time.Now()
+	if c.since.IsZero() {
+		c.since = change.Since
+	}
+	// The place first: all that is compiled afterwards goes by it.
+	c.compiler.objects = change.Objects
+	moved := c.compiler.setPlace(placeOf(c.cfg.NodeName, change.Objects.Node(c.cfg.NodeName)))
+	delta := c.compiler.apply(change)
+	if len(moved.Put) > 0 {
+		delta = moved.and(delta)
+	}
+	changes := kernelChanges(delta)
+	if !c.complete {
+		changes.Complete, changes.Node = true, c.cfg.kernelNode()
+	}
+	compiled := time.Now()
+	err := c.cfg.Plane.Apply(changes)
+	// From now on the data plane remembers what it was told, whether it was written or not.
+	c.complete = true
+	c.health.apply(delta)
+	c.finish(err, change.Problems, compiled.Sub(start), time.Since(compiled))
+}
+
+// and gives both one after the other.
+func (d Delta) and(next Delta) Delta {
+	return Delta{
+		Put:    append(slices.Clone(d.Put), next.Put...),
+		Delete: append(slices.Clone(d.Delete), next.Delete...),
+		Gone:   append(slices.Clone(d.Gone), next.Gone...),
+	}
+}
+
+// again tries what has failed.
+func (c *Controller) again() {
+	if c.retry.IsZero() {
+		return
+	}
+	start := time.Now()
+	c.finish(c.cfg.Plane.Repair(), c.state.Load().source, 0, time.Since(start))
+}
+
+func (c *Controller) finish(err error, problems []manifests.Problem, compile, write time.Duration) {
+	next := &State{Ready: c.state.Load().Ready || err == nil, Err: err, services: c.compiler.services, source: problems}
+	defer c.state.Store(next)
+	if err != nil {
+		if next.FailedSince = c.state.Load().FailedSince; next.FailedSince.IsZero() {
+			next.FailedSince = time.Now()
+		}
+		c.retry = time.Now().Add(c.wait)
+		c.wait = min(2*c.wait, retryLast)
+		c.log.Warn("Services could not be programmed; what is live stays, and it is tried again", zap.Error(err))
+		if o := c.cfg.Observe; o != nil && o.Failed != nil {
+			o.Failed(err)
+		}
+		return
+	}
+	c.retry, c.wait = time.Time{}, retryFirst
+	if c.since.IsZero() {
+		return
+	}
+	next.Programming = time.Since(c.since)
+	c.since = time.Time{}
+	if o := c.cfg.Observe; o != nil && o.Programmed != nil {
+		o.Programmed(compile, write, next.Programming)
+	}
+}
+
+// placeOf reads where a node is; n may be nil.
+func placeOf(name string, n *corev1.Node) here {
+	at := here{place: place{node: name}}
+	if n == nil {
+		return at
+	}
+	at.zone = n.Labels[corev1.LabelTopologyZone]
+	for _, a := range n.Status.Addresses {
+		if addr, err := netip.ParseAddr(a.Address); err == nil {
+			at.addresses = append(at.addresses, addr)
+		}
+	}
+	return at
+}

@@ -1,0 +1,68 @@
+package svcproxy
+
+import (
+	"net/netip"
+
+	"github.com/portico-ingress/portico/svcproxy/nft"
+)
+
+// kernelService is a Port in the terms of the kernel's data plane.
+func kernelService(p *Port) *nft.Service {
+	s := &nft.Service{
+		Name: p.Key, Protocol: protocolNumber(p.Protocol), IPv6: p.IPv6,
+		OnNode: p.usedOnNode(), Affinity: p.Affinity, Sources: p.Sources,
+	}
+	for i := range p.Frontends {
+		f := &p.Frontends[i]
+		if f.ClaimedBy != "" {
+			continue
+		}
+		s.Frontends = append(s.Frontends, nft.Frontend{Addr: f.Addr, Port: f.Port, Kind: kernelKind(f), Restricted: f.Restricted})
+		if f.Source == SourceClusterIP {
+			s.ClusterIPs = append(s.ClusterIPs, f.Addr)
+		}
+	}
+	cluster, local := p.count()
+	s.Cluster, s.Local = make([]netip.AddrPort, 0, cluster), make([]netip.AddrPort, 0, local)
+	for i := range p.Endpoints {
+		e := &p.Endpoints[i]
+		if e.Cluster && len(s.Cluster) < nft.MaxEndpoints {
+			s.Cluster = append(s.Cluster, e.Addr)
+		}
+		if e.ForLocal && len(s.Local) < nft.MaxEndpoints {
+			s.Local = append(s.Local, e.Addr)
+		}
+	}
+	return s
+}
+
+func kernelKind(f *Frontend) nft.Kind {
+	switch {
+	case f.Action == Reject:
+		return nft.Reject
+	case f.Action == Drop:
+		return nft.Drop
+	case f.Action == DropStrangers:
+		return nft.ExternalAbsent
+	case f.external() && f.Local:
+		return nft.ExternalLocal
+	case f.external():
+		return nft.External
+	case f.Local:
+		return nft.ClusterIPLocal
+	}
+	return nft.ClusterIP
+}
+
+// kernelChanges are a Delta in the terms of the kernel's data plane.
+func kernelChanges(d Delta) nft.Changes {
+	c := nft.Changes{Delete: d.Delete}
+	for _, s := range d.Put {
+		for _, p := range s.Ports {
+			if protocolNumber(p.Protocol) != 0 {
+				c.Put = append(c.Put, kernelService(p))
+			}
+		}
+	}
+	return c
+}

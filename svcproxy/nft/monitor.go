@@ -1,0 +1,112 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// monitor hears what anybody does to nftables.
+type monitor struct {
+	file *os.File
+}
+
+func newMonitor() (*monitor, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, os.NewSyscallError("socket(AF_NETLINK)", err)
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)}); err != nil {
+		_ = unix.Close(fd)
+		return nil, os.NewSyscallError("bind", err)
+	}
+	return &monitor{file: os.NewFile(uintptr(fd), "netlink")}, nil
+}
+
+func (m *monitor) close() { _ = m.file.Close() }
+
+// next waits until somebody other than portID has changed one of our tables. It is true, too,
+// if the kernel could not keep all that there was to tell.
+func (m *monitor) next(buf []byte, portID uint32) (foreign bool, err error) {
+	n, err := m.file.Read(buf)
+	switch {
+	case errors.Is(err, unix.ENOBUFS):
+		return true, nil
+	case err != nil:
+		return false, err
+	}
+	for msg := range messages(buf[:n]) {
+		if msg.portID != portID && aboutUs(msg) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// aboutUs tells whether a message is of a table that has a name of ours. The name is the first
+// attribute of all of them.
+func aboutUs(m message) bool {
+	typ, ok := m.nftType()
+	if !ok || typ == unix.NFT_MSG_NEWGEN || typ == unix.NFT_MSG_TRACE {
+		return false
+	}
+	for typ, v := range attrs(m.body[genHead:]) {
+		if typ == 1 {
+			name := attrText(v)
+			return name == tableNames[0] || name == tableNames[1]
+		}
+	}
+	return false
+}
+
+// repairAgain is how long after a repair that failed the next is tried.
+const repairAgain = 50 * time.Millisecond
+
+// watch repairs until ctx ends.
+func (p *Plane) watch(ctx context.Context) {
+	damaged := make(chan struct{}, 1)
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { _ = p.monitor.file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	go func() {
+		defer close(done)
+		p.listen(damaged)
+	}()
+	defer func() { <-done }()
+	again := time.NewTimer(time.Hour)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-damaged:
+		case <-again.C:
+		}
+		if err := p.Repair(); err != nil {
+			p.log.Warn("repair of the nftables table failed and is tried again", zap.Error(err))
+			again.Reset(repairAgain)
+		}
+	}
+}
+
+// listen pokes damaged until the monitor ends.
+func (p *Plane) listen(damaged chan<- struct{}) {
+	buf := make([]byte, readBuffer)
+	for {
+		foreign, err := p.monitor.next(buf, p.conn.portID)
+		if err != nil {
+			return
+		}
+		if foreign {
+			select {
+			case damaged <- struct{}{}:
+			default: // one poke already waits
+			}
+		}
+	}
+}

@@ -1,0 +1,478 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/portico-ingress/portico/svcproxy/netlab"
+)
+
+func ap(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+var anywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+
+// newPlane makes a Plane in a namespace.
+func newPlane(t testing.TB, h *netlab.Host, cfg Config) *Plane {
+	t.Helper()
+	var p *Plane
+	var err error
+	h.Do(t, func() { p, err = New(cfg) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// start runs a Plane until the test ends.
+func start(t testing.TB, p *Plane) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.Run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+func apply(t testing.TB, p *Plane, c Changes) {
+	t.Helper()
+	if err := p.Apply(c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// servers is a lab whose Pods answer, and a Service of TCP and UDP with an address, a NodePort and
+// affinity on another port.
+func servers(t testing.TB) (l *netlab.Lab, all []*Service) {
+	t.Helper()
+	l = netlab.New(t, 2)
+	for _, pods := range l.Pods {
+		for _, p := range pods {
+			p.Serve(t, 8080)
+		}
+	}
+	return l, []*Service{
+		tcpService("10.180.0.10:8080", "10.180.0.11:8080"),
+		{
+			Name: "udp", Protocol: 17, Cluster: []netip.AddrPort{ap("10.180.0.10:8080")},
+			Frontends: []Frontend{{Addr: netip.MustParseAddr("172.30.0.1"), Port: 80, Kind: External}, {Port: 30080, Kind: External}},
+		},
+		{
+			Name: "affine", Protocol: 6, Affinity: time.Hour, Cluster: []netip.AddrPort{ap("10.180.0.10:8080"), ap("10.180.0.11:8080")},
+			Frontends: []Frontend{{Addr: netip.MustParseAddr("172.30.0.1"), Port: 81, Kind: External}},
+		},
+		{
+			Name: "restricted", Protocol: 6, Sources: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+			Frontends: []Frontend{{Addr: netip.MustParseAddr("172.30.0.2"), Port: 81, Kind: Reject, Restricted: true}},
+		},
+		{
+			Name: "six", Protocol: 6, IPv6: true, Cluster: []netip.AddrPort{ap("[fd00:180::10]:8080")},
+			Frontends: []Frontend{{Addr: netip.MustParseAddr("fd00:30::1"), Port: 80, Kind: External}},
+		},
+	}
+}
+
+func tcpService(endpoints ...string) *Service {
+	s := &Service{
+		Name: "tcp", Protocol: 6, OnNode: []netip.Addr{netip.MustParseAddr("10.180.0.10")},
+		ClusterIPs: []netip.Addr{netip.MustParseAddr("172.30.0.1")},
+		Frontends:  []Frontend{{Addr: netip.MustParseAddr("172.30.0.1"), Port: 80, Kind: External}, {Port: 30080, Kind: External}},
+	}
+	for _, e := range endpoints {
+		s.Cluster = append(s.Cluster, ap(e))
+	}
+	return s
+}
+
+var node = &Node{NodePorts: anywhere, Unmasqueraded: anywhere, Pods: []netip.Prefix{netip.MustParsePrefix("10.180.0.0/16")}}
+
+// works asks the Service from outside.
+func works(t testing.TB, l *netlab.Lab) {
+	t.Helper()
+	for _, q := range []struct{ network, to string }{
+		{"tcp", "172.30.0.1:80"},
+		{"udp", "172.30.0.1:80"},
+		{"tcp", "192.168.0.10:30080"},
+		{"tcp", "172.30.0.1:81"},
+		{"tcp", "[fd00:30::1]:80"},
+	} {
+		if _, err := l.Client.AskPatiently(t, q.network, ap(q.to)); err != nil {
+			t.Errorf("%s %s: %v", q.network, q.to, err)
+		}
+	}
+}
+
+// read gives what the kernel has, in text.
+func read(t testing.TB, p *Plane) []string {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	have, err := p.readElements(p.table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for k, v := range have {
+		all = append(all, fmt.Sprintf("%s %x-%x %v %x", sets[k.set].name, k.key, k.end, k.intervalEnd, v))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// foreign runs the nft program in a namespace: somebody else.
+func foreign(t testing.TB, h *netlab.Host, args ...string) string {
+	t.Helper()
+	var out []byte
+	var err error
+	h.Do(t, func() { out, err = exec.Command("nft", args...).CombinedOutput() })
+	if err != nil {
+		t.Fatalf("nft %v: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+func TestForeignDamageIsRepaired(t *testing.T) {
+	for _, damage := range []string{
+		"flush ruleset",
+		"delete table inet portico-a",
+		"flush table inet portico-a",
+		"flush chain inet portico-a translate4",
+		"flush map inet portico-a endpoints4",
+		"flush map inet portico-a services6",
+		"delete element inet portico-a backends4 { 172.30.0.1 . tcp . 80 }",
+		"add element inet portico-a cluster-ips4 { 10.180.0.10 }",
+		"insert rule inet portico-a nat-prerouting counter",
+		"add rule inet portico-a filter-forward counter",
+		"flush map inet portico-a pick-cluster4",
+		"flush map inet portico-a decisions4",
+		"flush map inet portico-a pick-local6",
+		"add table inet portico-a { flags dormant; }",
+	} {
+		t.Run(damage, func(t *testing.T) {
+			t.Parallel()
+			l, all := servers(t)
+			p := newPlane(t, l.Nodes[0], Config{})
+			start(t, p)
+			apply(t, p, Changes{Complete: true, Put: all, Node: node})
+			works(t, l)
+			want := read(t, p)
+			before := p.Stats()
+			foreign(t, l.Nodes[0], damage)
+			began := time.Now()
+			for {
+				s := p.Stats()
+				if s.Rebuilds > before.Rebuilds || s.Repairs > before.Repairs {
+					break
+				}
+				if time.Since(began) > 10*time.Second {
+					t.Fatal("not repaired")
+				}
+				time.Sleep(time.Millisecond)
+			}
+			t.Logf("repaired after %v", time.Since(began))
+			works(t, l)
+			if got := read(t, p); !slices.Equal(got, want) {
+				t.Errorf("the kernel has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		})
+	}
+}
+
+// What others do to their own tables is none of our business.
+func TestOthersAreLeftAlone(t *testing.T) {
+	l, all := servers(t)
+	n := l.Nodes[0]
+	foreign(t, n, "add table ip kube-proxy")
+	foreign(t, n, "add chain ip kube-proxy c { type nat hook prerouting priority -100; }")
+	before := foreign(t, n, "list ruleset")
+	p := newPlane(t, n, Config{})
+	start(t, p)
+	apply(t, p, Changes{Complete: true, Put: all, Node: node})
+	foreign(t, n, "add rule ip kube-proxy c counter")
+	foreign(t, n, "flush chain ip kube-proxy c")
+	works(t, l)
+	if s := p.Stats(); s.Rebuilds != 1 || s.Repairs != 0 {
+		t.Errorf("after a change to another table: %+v", s)
+	}
+	if err := p.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if after := foreign(t, n, "list ruleset"); after != before {
+		t.Errorf("after Cleanup there is\n%s\nbefore there was\n%s", after, before)
+	}
+}
+
+// Tables that have one of our names and are not ours are not touched.
+func TestForeignTableWithOurName(t *testing.T) {
+	l, all := servers(t)
+	n := l.Nodes[0]
+	foreign(t, n, "add table inet portico-a { comment \"mine\"; }")
+	p := newPlane(t, n, Config{})
+	apply(t, p, Changes{Complete: true, Put: all, Node: node})
+	works(t, l)
+	if err := p.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if got := foreign(t, n, "list tables"); strings.TrimSpace(got) != "table inet portico-a" {
+		t.Errorf("after Cleanup there is %s", got)
+	}
+	foreign(t, n, "add table inet portico-b")
+	if err := p.Apply(Changes{Complete: true, Put: all, Node: node}); !errors.Is(err, errNoName) {
+		t.Errorf("with both names taken: %v", err)
+	}
+}
+
+// The nft program ends in an assertion where it meets rules that it cannot print, and with it
+// every program on the node that lists tables.
+func TestNftCanListTheRules(t *testing.T) {
+	l, all := servers(t)
+	p := newPlane(t, l.Nodes[0], Config{})
+	apply(t, p, Changes{Complete: true, Put: all, Node: node})
+	for _, args := range [][]string{{"list", "ruleset"}, {"-j", "list", "ruleset"}, {"-a", "list", "table", "inet", "portico-a"}} {
+		if out := foreign(t, l.Nodes[0], args...); strings.Contains(out, "rror") {
+			t.Errorf("nft %v:\n%s", args, out)
+		}
+	}
+}
+
+// A process that ends leaves everything as it is, and the next one changes nothing.
+func TestRestartAdopts(t *testing.T) {
+	l, all := servers(t)
+	n := l.Nodes[0]
+	first := newPlane(t, n, Config{})
+	apply(t, first, Changes{Complete: true, Put: all, Node: node})
+	// Places that a new process would give otherwise.
+	all[0] = tcpService("10.180.0.11:8080", "10.180.0.9:8080")
+	all[2].Cluster = []netip.AddrPort{ap("10.180.0.11:8080"), ap("10.180.0.9:8080")}
+	apply(t, first, Changes{Put: all[:1]})
+	all[0] = tcpService("10.180.0.10:8080", "10.180.0.11:8080")
+	apply(t, first, Changes{Put: all[:1]})
+	want := read(t, first)
+	first.Close()
+
+	second := newPlane(t, n, Config{})
+	all[2] = &Service{
+		Name: "affine", Protocol: 6, Affinity: time.Hour, Frontends: all[2].Frontends,
+		Cluster: []netip.AddrPort{ap("10.180.0.11:8080"), ap("10.180.0.10:8080")},
+	}
+	apply(t, second, Changes{Complete: true, Put: all, Node: node})
+	if s := second.Stats(); s.Elements != 0 || s.Rebuilds != 0 {
+		t.Errorf("a restart changed something: %+v", s)
+	}
+	if got := read(t, second); !slices.Equal(got, want) {
+		t.Errorf("the kernel has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	works(t, l)
+	// What is not wanted any more goes, and what is new comes, under an id that is free.
+	third := newPlane(t, n, Config{})
+	fresh := &Service{Name: "fresh", Protocol: 6, Cluster: all[0].Cluster, Frontends: []Frontend{{Addr: netip.MustParseAddr("172.30.0.1"), Port: 82, Kind: External}}}
+	apply(t, third, Changes{Complete: true, Put: append([]*Service{fresh}, all[1:]...), Node: node})
+	if _, err := l.Client.AskPatiently(t, "tcp", ap("172.30.0.1:82")); err != nil {
+		t.Error(err)
+	}
+}
+
+// One that is killed between any two transactions leaves what the next one can go on with, and at
+// no time is there nobody who serves.
+func TestKilledBetweenAnyTwoSteps(t *testing.T) {
+	l, all := servers(t)
+	n := l.Nodes[0]
+	old := newPlane(t, n, Config{})
+	apply(t, old, Changes{Complete: true, Put: all, Node: node})
+	// An older version of the rules: every step of the upgrade is one where it may end.
+	foreign(t, n, "add rule inet portico-a filter-forward counter")
+	errKilled := errors.New("killed")
+	open, err := l.Client.Dial(t, "tcp", netip.AddrPort{}, ap("172.30.0.1:80"), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	for steps := 0; ; steps++ {
+		left := steps
+		cfg := Config{BeforeWrite: func() error {
+			if left--; left < 0 {
+				return errKilled
+			}
+			return nil
+		}}
+		p := newPlane(t, n, cfg)
+		err := p.Apply(Changes{Complete: true, Put: all, Node: node})
+		works(t, l)
+		if _, err := netlab.Talk(open, 5*time.Second); err != nil {
+			t.Errorf("a connection that was open, after %d transactions: %v", steps, err)
+		}
+		if err == nil {
+			t.Logf("%d transactions", steps)
+			break
+		}
+		if !errors.Is(err, errKilled) || steps > 50 {
+			t.Fatal(err)
+		}
+		p.Close()
+	}
+	if got := strings.Count(foreign(t, n, "list tables"), "portico"); got != 1 {
+		t.Errorf("%d tables are left", got)
+	}
+}
+
+// Every tenth write fails, before the kernel saw it or after: the end is the same.
+func TestFailingWrites(t *testing.T) {
+	l, all := servers(t)
+	fail := func() error {
+		if rand.IntN(10) == 0 {
+			return errors.New("injected")
+		}
+		return nil
+	}
+	p := newPlane(t, l.Nodes[0], Config{BeforeWrite: fail, AfterWrite: fail})
+	want := map[string]*Service{}
+	for _, s := range all {
+		want[s.Name] = s
+	}
+	for p.Apply(Changes{Complete: true, Put: all, Node: node}) != nil {
+		continue
+	}
+	failed := 0
+	for i := range 300 {
+		s := randomService(i)
+		c := Changes{Put: []*Service{s}}
+		want[s.Name] = s
+		if name := fmt.Sprintf("random-%d", rand.IntN(20)); name != s.Name && rand.IntN(3) == 0 {
+			delete(want, name)
+			c.Delete = []string{name}
+		}
+		if p.Apply(c) != nil {
+			failed++
+		}
+	}
+	for p.Repair() != nil {
+		continue
+	}
+	t.Logf("%d of 300 changes failed", failed)
+	works(t, l)
+	other := newPlane(t, l.Nodes[0], Config{})
+	apply(t, other, Changes{Complete: true, Put: slices.Collect(maps.Values(want)), Node: node})
+	if s := other.Stats(); s.Elements != 0 || s.Rebuilds != 0 {
+		t.Errorf("the kernel was not what was wanted: %+v", s)
+	}
+}
+
+func randomService(i int) *Service {
+	n := rand.IntN(20)
+	s := &Service{
+		Name: fmt.Sprintf("random-%d", n), Protocol: 6,
+		Frontends: []Frontend{{Addr: netip.AddrFrom4([4]byte{172, 30, 1, byte(n)}), Port: uint16(80 + rand.IntN(2)), Kind: ClusterIP}},
+		Affinity:  time.Duration(rand.IntN(2)) * time.Minute,
+	}
+	for j := range rand.IntN(5) {
+		s.Cluster = append(s.Cluster, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 180, byte(i), byte(j)}), 8080))
+		s.OnNode = append(s.OnNode, netip.AddrFrom4([4]byte{10, 180, byte(i % 4), byte(j)}))
+	}
+	return s
+}
+
+// A thousand Services come and go and the endpoints of one change all the time while connections
+// are made: none fails.
+func TestChurn(t *testing.T) {
+	l, all := servers(t)
+	p := newPlane(t, l.Nodes[0], Config{})
+	start(t, p)
+	apply(t, p, Changes{Complete: true, Put: append(manyServices(1000, 3), all...), Node: node})
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	var clients sync.WaitGroup
+	var mu sync.Mutex
+	made := 0
+	for range 2 {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				_, err := l.Client.AskPatiently(t, "tcp", ap("172.30.0.1:80"))
+				mu.Lock()
+				made++
+				mu.Unlock()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	changes := 0
+	for i := 0; ctx.Err() == nil; i++ {
+		c := Changes{Put: []*Service{manyService(i%1000, 3+i%3, i%100), tcpService([][]string{
+			{"10.180.0.10:8080"},
+			{"10.180.0.11:8080", "10.180.0.10:8080"},
+			{"10.180.0.11:8080"},
+		}[i%3]...)}}
+		if i%5 == 0 {
+			c.Delete = []string{manyService((i+500)%1000, 3, 0).Name}
+		}
+		apply(t, p, c)
+		changes++
+	}
+	clients.Wait()
+	t.Logf("%d changes, %d connections", changes, made)
+	if made < 50 {
+		t.Errorf("only %d connections", made)
+	}
+}
+
+// A UDP client that goes on from one port reaches the endpoint that is there now, and nobody
+// else loses a flow.
+func TestStaleUDPFlows(t *testing.T) {
+	for _, to := range []string{"172.30.0.1:80", "192.168.0.10:30080"} {
+		t.Run(to, func(t *testing.T) {
+			t.Parallel()
+			l, all := servers(t)
+			p := newPlane(t, l.Nodes[0], Config{})
+			start(t, p)
+			apply(t, p, Changes{Complete: true, Put: all, Node: node})
+			client, err := l.Client.Dial(t, "udp", netip.AddrPort{}, ap(to), netlab.Silence)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			// Another flow of ours, to a port of the same number on another host.
+			other, err := l.Client.Dial(t, "udp", ap("192.168.0.100:40000"), ap("10.180.0.11:8080"), netlab.Silence)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+			if _, err := netlab.Talk(other, netlab.Silence); err != nil {
+				t.Fatal(err)
+			}
+			for i, want := range []string{"pod0-0", "pod0-1", "pod0-0"} {
+				udp := *all[1]
+				udp.Cluster = []netip.AddrPort{ap("10.180.0.1" + want[len(want)-1:] + ":8080")}
+				apply(t, p, Changes{Put: []*Service{&udp}})
+				var got netlab.Answer
+				for began := time.Now(); time.Since(began) < 5*time.Second && got.Server != want; {
+					got, _ = netlab.Talk(client, netlab.Silence)
+				}
+				if got.Server != want {
+					t.Errorf("after change %d %s answers, want %s", i, got.Server, want)
+				}
+			}
+			flows := ""
+			l.Nodes[0].Do(t, func() {
+				out, _ := exec.Command("conntrack", "-L", "-p", "udp", "--orig-dst", "10.180.0.11").CombinedOutput()
+				flows = string(out)
+			})
+			if !strings.Contains(flows, "sport=40000") {
+				t.Errorf("the flow of somebody else is gone: %s", flows)
+			}
+		})
+	}
+}

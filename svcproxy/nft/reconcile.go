@@ -1,0 +1,489 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// tableNames are the two names that a table of ours can have: a new one is filled beside the
+// live one, and takes over in one transaction.
+var tableNames = [2]string{"portico-a", "portico-b"}
+
+// tableComment begins the comment of our tables; the fingerprint follows.
+const tableComment = "Portico, ruleset "
+
+// reconcile reads the kernel and makes it what is wanted, whatever it was.
+func (p *Plane) reconcile() error {
+	if err := p.compare(); err != nil {
+		p.unsure = true
+		return err
+	}
+	p.flows.written()
+	return nil
+}
+
+func (p *Plane) compare() error {
+	tables, err := p.readTables()
+	if err != nil {
+		return err
+	}
+	for _, t := range tables {
+		if !t.ours || !t.intact() {
+			continue
+		}
+		if err := p.adopt(t); err != nil {
+			return err
+		}
+		return p.removeTables(tables)
+	}
+	return p.rebuild(tables)
+}
+
+// adopt changes a live table by what differs.
+func (p *Plane) adopt(t *table) error {
+	p.table, p.shapes = t.name, t.shapes
+	have, err := p.readElements(t.name)
+	if err != nil {
+		return err
+	}
+	p.adoptPlaces(have)
+	known := len(have)
+	ops := p.difference(maps.Clone(have))
+	if len(ops) > 0 {
+		// The kernel's list of a map that is just growing may leave out some of what is there.
+		again, err := p.readElements(t.name)
+		if err != nil {
+			return err
+		}
+		maps.Copy(again, have)
+		ops = p.difference(again)
+	}
+	if len(ops) > 0 {
+		p.stats.Repairs++
+		p.stats.Drift += uint64(len(ops))
+		p.log.Info("nftables table adopted", zap.String("table", t.name), zap.Int("elements", known), zap.Int("changes", len(ops)))
+	}
+	if err := p.writeOps(ops); err != nil {
+		return err
+	}
+	p.unsure = false
+	return nil
+}
+
+// difference is what has to be changed of what the kernel has. It empties have.
+func (p *Plane) difference(have map[elementKey]string) []op {
+	d := newDiff()
+	p.eachElement(func(group int, all []element) {
+		d.group = group
+		for _, e := range all {
+			key := e.elementKey()
+			if data, ok := have[key]; !ok || data != e.data {
+				d.add([]element{e})
+				continue
+			}
+			delete(have, key)
+		}
+	})
+	d.group++
+	for k, data := range have {
+		d.remove([]element{{set: k.set, key: k.key, end: k.end, intervalEnd: k.intervalEnd, data: data}})
+	}
+	return d.ops()
+}
+
+// eachElement gives all elements that are wanted, Service by Service.
+func (p *Plane) eachElement(each func(group int, all []element)) {
+	each(0, staticElements())
+	for s := range p.shapes {
+		for _, f := range families {
+			each(0, f.pickElements(s))
+		}
+	}
+	each(0, p.node.elements())
+	group := 0
+	for _, name := range slices.Sorted(maps.Keys(p.entries)) {
+		group++
+		each(group, p.entries[name].elements())
+	}
+	each(group+1, slices.Collect(maps.Keys(p.shared)))
+}
+
+// adoptPlaces gives Services that have no id the one that the kernel has for a frontend of
+// theirs, and endpoints their places.
+func (p *Plane) adoptPlaces(have map[elementKey]string) {
+	for k, data := range have {
+		if k.set%ipv6 == backends || k.set%ipv6 == nodePortBackends {
+			p.lastID = max(p.lastID, parseNumberData(data)&idMask)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.entries)) {
+		e := p.entries[name]
+		if e.id != 0 {
+			continue
+		}
+		if e.id = p.adoptedID(e, have); e.id == 0 {
+			e.id = p.newID()
+			continue
+		}
+		p.ids[e.id] = struct{}{}
+		e.adopt(have)
+	}
+}
+
+func (p *Plane) adoptedID(e *entry, have map[elementKey]string) uint32 {
+	for _, f := range e.service.Frontends {
+		translate := e.frontendElements(f)[1]
+		data, ok := have[translate.elementKey()]
+		if !ok {
+			continue
+		}
+		id := parseNumberData(data) & idMask
+		if _, taken := p.ids[id]; !taken && id != 0 {
+			return id
+		}
+	}
+	return 0
+}
+
+// adopt gives endpoints the places and numbers that the kernel has.
+func (e *entry) adopt(have map[elementKey]string) {
+	old := map[netip.AddrPort]uint32{}
+	places := func(id uint32) (all []netip.AddrPort) {
+		first := e.family().sets
+		for i := uint32(0); ; i++ {
+			slot := numbersKey(id, i)
+			data, ok := have[elementKey{set: first + endpoints, key: slot}]
+			if number, numbered := have[elementKey{set: first + slots, key: slot}]; numbered {
+				n := parseNumberData(number)
+				data, ok = have[elementKey{set: first + members, key: numbersKey(id, n)}]
+				if a, known := parseAddrPort(data); known {
+					old[a] = n
+				}
+			}
+			if !ok {
+				return all
+			}
+			a, _ := parseAddrPort(data)
+			all = append(all, a)
+		}
+	}
+	e.cluster, e.local = place(places(e.id), e.cluster), place(places(e.id|localBit), e.local)
+	e.number(old)
+}
+
+// rebuild fills a new table, chunk by chunk, and makes it live in the transaction that removes
+// all others of ours: at every moment exactly one of them serves.
+func (p *Plane) rebuild(tables []*table) error {
+	name, err := freeName(tables)
+	if err != nil {
+		return err
+	}
+	p.stats.Rebuilds++
+	// What a table has that will be gone.
+	for _, t := range tables {
+		if t.ours {
+			p.keepAllCounts(t.name)
+		}
+	}
+	p.shapes = map[shape]struct{}{}
+	p.adoptPlaces(nil)
+	if err := p.fill(name); err != nil {
+		return err
+	}
+	b := newBatch(p.conn, name)
+	b.addChains(baseChains())
+	for _, t := range tables {
+		if t.ours {
+			b.deleteTable(t.name)
+		}
+	}
+	if err := p.write(b); err != nil {
+		return err
+	}
+	p.table, p.unsure = name, false
+	p.log.Info("nftables table made", zap.String("table", name), zap.Int("services", len(p.entries)))
+	return nil
+}
+
+// fill makes a table that nothing enters yet.
+func (p *Plane) fill(name string) error {
+	b := newBatch(p.conn, name)
+	b.addTable(tableComment + fingerprint)
+	for _, s := range sets {
+		b.addSet(s)
+	}
+	b.addChains(plainChains())
+	for _, s := range p.missingShapes() {
+		b.addShapeChains(s)
+		p.shapes[s] = struct{}{}
+	}
+	n := 0
+	var failed error
+	p.eachElement(func(_ int, all []element) {
+		for _, e := range all {
+			b.addElement(e)
+		}
+		p.stats.Elements += uint64(len(all))
+		if n += len(all); n > maxTransaction && failed == nil {
+			failed = p.write(b)
+			b, n = newBatch(p.conn, name), 0
+		}
+	})
+	if failed != nil {
+		return failed
+	}
+	return p.write(b)
+}
+
+// freeName is a name for a new table that nobody has. An unfinished table of ours is in the way
+// only if the other name is taken, too.
+func freeName(tables []*table) (string, error) {
+	for _, name := range tableNames {
+		if !slices.ContainsFunc(tables, func(t *table) bool { return t.name == name }) {
+			return name, nil
+		}
+	}
+	return "", errNoName
+}
+
+// errNoName: both names are taken.
+var errNoName = fmt.Errorf("nft: tables inet %s and inet %s both exist; delete the one that Portico did not make", tableNames[0], tableNames[1])
+
+// removeTables removes our tables that are not live: what a process that ended early left.
+func (p *Plane) removeTables(tables []*table) error {
+	b := newBatch(p.conn, p.table)
+	for _, t := range tables {
+		if t.ours && t.name != p.table {
+			b.deleteTable(t.name)
+		}
+	}
+	return p.write(b)
+}
+
+// Cleanup removes all that any Plane has put into the kernel, and nothing else.
+func (p *Plane) Cleanup() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	tables, err := p.readTables()
+	if err != nil {
+		return err
+	}
+	p.table, p.unsure = "", true
+	p.entries, p.shared = map[string]*entry{}, map[element]int{}
+	return p.removeTables(tables)
+}
+
+// table is what the kernel tells of one of the tables that have a name of ours.
+type table struct {
+	name    string
+	ours    bool
+	current bool // has our fingerprint
+	flags   uint32
+	hooks   int
+	rules   map[string][]string // comments, by chain
+	shapes  map[shape]struct{}
+}
+
+// readTables reads the tables that have a name of ours, and the rules in them.
+func (p *Plane) readTables() ([]*table, error) {
+	var all []*table
+	err := p.dump(unix.NFT_MSG_GETTABLE, "", "", func(m message) {
+		t := parseTable(m.body[genHead:])
+		if slices.Contains(tableNames[:], t.name) && m.body[0] == unix.NFPROTO_INET {
+			all = append(all, t)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range all {
+		if err := p.readStructure(t); err != nil {
+			return nil, err
+		}
+	}
+	return all, p.clearUnfinished(&all)
+}
+
+// clearUnfinished removes one of two tables of ours if no name is free for a new one: at least
+// one of the two is not live, because one transaction makes a table live and removes the other.
+func (p *Plane) clearUnfinished(all *[]*table) error {
+	if len(*all) < len(tableNames) {
+		return nil
+	}
+	for i, t := range *all {
+		if t.ours && t.hooks == 0 {
+			b := newBatch(p.conn, t.name)
+			b.deleteTable(t.name)
+			*all = slices.Delete(*all, i, i+1)
+			return p.write(b)
+		}
+	}
+	return nil
+}
+
+func parseTable(v []byte) *table {
+	t := &table{rules: map[string][]string{}, shapes: map[shape]struct{}{}}
+	for typ, v := range attrs(v) {
+		switch typ {
+		case unix.NFTA_TABLE_NAME:
+			t.name = attrText(v)
+		case unix.NFTA_TABLE_FLAGS:
+			t.flags = attrUint32(v)
+		case nftaTableUserdata:
+			version, ours := strings.CutPrefix(commentOf(v), tableComment)
+			t.ours, t.current = ours, version == fingerprint
+		}
+	}
+	return t
+}
+
+func (p *Plane) readStructure(t *table) error {
+	err := p.dump(unix.NFT_MSG_GETCHAIN, t.name, "", func(m message) {
+		var table string
+		hooked := 0
+		for typ, v := range attrs(m.body[genHead:]) {
+			switch typ {
+			case unix.NFTA_CHAIN_TABLE:
+				table = attrText(v)
+			case unix.NFTA_CHAIN_HOOK:
+				hooked = 1
+			}
+		}
+		if table == t.name {
+			t.hooks += hooked
+		}
+	})
+	if err != nil {
+		return err
+	}
+	err = p.dump(unix.NFT_MSG_GETRULE, t.name, "", func(m message) {
+		var table, chain, comment string
+		for typ, v := range attrs(m.body[genHead:]) {
+			switch typ {
+			case unix.NFTA_RULE_TABLE:
+				table = attrText(v)
+			case unix.NFTA_RULE_CHAIN:
+				chain = attrText(v)
+			case unix.NFTA_RULE_USERDATA:
+				comment = commentOf(v)
+			}
+		}
+		if table == t.name {
+			t.rules[chain] = append(t.rules[chain], comment)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return p.readShapes(t)
+}
+
+// readShapes finds the shapes of a table by the map that leads to their chains.
+func (p *Plane) readShapes(t *table) error {
+	if !t.current {
+		return nil
+	}
+	return p.eachKernelElement(t.name, pickCluster, func(e element, _ Counters) {
+		t.shapes[shape(native.Uint32([]byte(e.key)))] = struct{}{}
+	})
+}
+
+// intact tells whether all rules are there, in order, and no others.
+func (t *table) intact() bool {
+	if !t.current || t.flags != 0 {
+		return false
+	}
+	want := append(baseChains(), plainChains()...)
+	for s := range t.shapes {
+		for _, f := range families {
+			want = append(want, f.pickChains(s)...)
+		}
+	}
+	count := 0
+	for _, c := range want {
+		comments := make([]string, 0, len(c.rules))
+		for _, r := range c.rules {
+			comments = append(comments, r.comment())
+		}
+		if !slices.Equal(comments, t.rules[c.name]) {
+			return false
+		}
+		count += len(comments)
+	}
+	for _, comments := range t.rules {
+		count -= len(comments)
+	}
+	return count == 0 && t.hooks == len(baseChains())
+}
+
+// readElements reads all elements that this package writes.
+func (p *Plane) readElements(table string) (map[elementKey]string, error) {
+	have := make(map[elementKey]string)
+	for i, s := range sets {
+		if !s.mirrored {
+			continue
+		}
+		err := p.eachKernelElement(table, setID(i), func(e element, _ Counters) { have[e.elementKey()] = e.data })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return have, nil
+}
+
+// eachKernelElement reads the elements of one set. One that no element of ours looks like is
+// none of ours, and cannot be in a set that only we write to.
+func (p *Plane) eachKernelElement(table string, id setID, each func(element, Counters)) error {
+	return p.dump(unix.NFT_MSG_GETSETELEM, table, sets[id].name, func(m message) { eachElementOf(id, m, each) })
+}
+
+// dumpAttempts is how often a list is asked for while others keep changing what is listed.
+const dumpAttempts = 20
+
+// dump asks for a list: of tables, or of what a table or a set has. The kernel cuts a list short
+// when the ruleset changes meanwhile; it is then asked for again.
+func (p *Plane) dump(typ uint16, table, set string, each func(message)) error {
+	var all []message
+	for attempt := 0; ; attempt++ {
+		all = all[:0]
+		request, seq := p.dumpRequest(typ, table, set)
+		err := p.conn.dump(request, seq, func(m message) {
+			if _, ok := m.nftType(); ok {
+				m.body = slices.Clone(m.body)
+				all = append(all, m)
+			}
+		})
+		if errors.Is(err, errInterrupted) && attempt < dumpAttempts {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		break
+	}
+	for _, m := range all {
+		each(m)
+	}
+	return nil
+}
+
+func (p *Plane) dumpRequest(typ uint16, table, set string) (request []byte, seq uint32) {
+	b := &batch{conn: p.conn}
+	b.beginNFT(typ, unix.NLM_F_DUMP)
+	seq = b.conn.seq
+	if table != "" {
+		b.buf = appendAttrName(b.buf, 1, table) // the table comes first everywhere
+	}
+	if set != "" {
+		b.buf = appendAttrName(b.buf, unix.NFTA_SET_ELEM_LIST_SET, set)
+	}
+	b.end()
+	return b.buf, seq
+}

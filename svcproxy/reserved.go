@@ -1,0 +1,112 @@
+package svcproxy
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// reservedPortsFile lists the ports that no program is given for an outgoing connection. A
+// connection from a port of the NodePort range would get answers that belong to a Service. It
+// is of the network namespace of whoever opens it.
+const reservedPortsFile = "/proc/sys/net/ipv4/ip_local_reserved_ports"
+
+// PortRange is from First to Last, both included.
+type PortRange struct{ First, Last uint16 }
+
+// ParsePortRange reads "30000-32767", or one port.
+func ParsePortRange(text string) (PortRange, error) {
+	first, last, ok := strings.Cut(strings.TrimSpace(text), "-")
+	if !ok {
+		last = first
+	}
+	a, errA := strconv.ParseUint(first, 10, 16)
+	b, errB := strconv.ParseUint(last, 10, 16)
+	if errA != nil || errB != nil || a == 0 || a > b {
+		return PortRange{}, fmt.Errorf(`want ports like "30000-32767"`)
+	}
+	return PortRange{uint16(a), uint16(b)}, nil
+}
+
+// String is as ParsePortRange reads it.
+func (r PortRange) String() string {
+	if r.First == r.Last {
+		return strconv.Itoa(int(r.First))
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
+
+// ReservePorts keeps a range from being used for outgoing connections, besides what is reserved
+// already.
+func ReservePorts(r PortRange) error {
+	return changeReserved(func(all []PortRange) []PortRange { return append(all, r) })
+}
+
+// ReleasePorts undoes ReservePorts; other ranges stay.
+func ReleasePorts(r PortRange) error {
+	return changeReserved(func(all []PortRange) []PortRange {
+		var kept []PortRange
+		for _, o := range all {
+			if o.First < r.First {
+				kept = append(kept, PortRange{o.First, min(o.Last, r.First-1)})
+			}
+			if o.Last > r.Last {
+				kept = append(kept, PortRange{max(o.First, r.Last+1), o.Last})
+			}
+		}
+		return kept
+	})
+}
+
+func changeReserved(change func([]PortRange) []PortRange) error {
+	text, err := os.ReadFile(reservedPortsFile)
+	if err != nil {
+		return fmt.Errorf("reserved ports: %w", err)
+	}
+	all, err := parseReserved(string(text))
+	if err != nil {
+		return err
+	}
+	next := formatReserved(change(slices.Clone(all)))
+	if next == formatReserved(all) {
+		return nil
+	}
+	if err := os.WriteFile(reservedPortsFile, []byte(next+"\n"), 0o600); err != nil {
+		return fmt.Errorf("reserved ports: %w", err)
+	}
+	return nil
+}
+
+func parseReserved(text string) (all []PortRange, err error) {
+	for word := range strings.SplitSeq(strings.TrimSpace(text), ",") {
+		if word == "" {
+			continue
+		}
+		r, err := ParsePortRange(word)
+		if err != nil {
+			return nil, fmt.Errorf("reserved ports: %q: %w", word, err)
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// formatReserved merges what touches.
+func formatReserved(all []PortRange) string {
+	slices.SortFunc(all, func(a, b PortRange) int { return int(a.First) - int(b.First) })
+	var merged []PortRange
+	for _, r := range all {
+		if n := len(merged); n > 0 && int(r.First) <= int(merged[n-1].Last)+1 {
+			merged[n-1].Last = max(merged[n-1].Last, r.Last)
+			continue
+		}
+		merged = append(merged, r)
+	}
+	words := make([]string, len(merged))
+	for i, r := range merged {
+		words[i] = r.String()
+	}
+	return strings.Join(words, ",")
+}

@@ -1,0 +1,211 @@
+package svcproxy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/portico-ingress/portico/manifests"
+)
+
+// Service is what this node does for one Service. It is immutable.
+type Service struct {
+	Namespace, Name string
+	// Skipped says why it has no Ports, if it has none on purpose.
+	Skipped string
+	// Ports are in the order of the Service, IPv4 before IPv6.
+	Ports []*Port
+	// HealthCheck is nil if the Service has none.
+	HealthCheck *HealthCheck
+	Problems    []manifests.Problem
+
+	created metav1.Time
+}
+
+// Key is "namespace/name".
+func (s *Service) Key() string { return s.Namespace + "/" + s.Name }
+
+// Port is one port of a Service in one IP family: the desired state of a data plane.
+type Port struct {
+	// Key is unique: "namespace/name:port/TCP/IPv4".
+	Key      string
+	Name     string
+	Protocol corev1.Protocol
+	IPv6     bool
+	// Frontends are where clients come to.
+	Frontends []Frontend
+	// Endpoints are all there are, used or not, by address.
+	Endpoints []Endpoint
+	// Affinity is for how long a client goes to the same endpoint; zero: not at all.
+	Affinity time.Duration
+	// Sources are who may come in by Frontends that are Restricted.
+	Sources []netip.Prefix
+}
+
+// HealthCheck is what the Service's healthCheckNodePort answers on this node.
+type HealthCheck struct {
+	Port uint16
+	// LocalEndpoints is the number of distinct ready addresses on this node, of the family that
+	// has most.
+	LocalEndpoints int
+}
+
+// Rules are what flags say about all Services.
+type Rules struct {
+	// NodeName is the name of this node in Endpoints.
+	NodeName string
+	// ProxyName is the value of the label service.kubernetes.io/service-proxy-name of the Services
+	// that are ours; empty: those without it.
+	ProxyName string
+	// NoExternalIPs ignores spec.externalIPs, which let anybody who may write a Service take the
+	// traffic to any address.
+	NoExternalIPs bool
+}
+
+// labelProxyName says that another program than the usual one serves a Service.
+const labelProxyName = "service.kubernetes.io/service-proxy-name"
+
+// here is what the passes know of this node.
+type here struct {
+	place
+	addresses []netip.Addr
+}
+
+// pass compiles one Service.
+type pass struct {
+	rules    *Rules
+	at       *here
+	service  *corev1.Service
+	objects  *manifests.Objects
+	ranges   []netip.Prefix
+	problems []manifests.Problem
+}
+
+// compile says what this node does for a Service. It reads nothing but that Service and its
+// EndpointSlices.
+func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Service) *Service {
+	c := &pass{rules: rules, at: at, service: s, objects: objects}
+	out := &Service{Namespace: s.Namespace, Name: s.Name, created: s.CreationTimestamp}
+	if out.Skipped = c.skipped(); out.Skipped != "" {
+		return out
+	}
+	c.ranges = c.sourceRanges()
+	for i := range s.Spec.Ports {
+		for _, ipv6 := range []bool{false, true} {
+			if p := c.port(&s.Spec.Ports[i], ipv6); p != nil {
+				out.Ports = append(out.Ports, p)
+			}
+		}
+	}
+	out.HealthCheck = c.healthCheck(out.Ports)
+	slices.SortFunc(c.problems, func(a, b manifests.Problem) int {
+		return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(a.Text, b.Text))
+	})
+	out.Problems = slices.Compact(c.problems)
+	return out
+}
+
+// skipped says why a Service asks nothing of a node, or "".
+func (c *pass) skipped() string {
+	s := c.service
+	switch name := s.Labels[labelProxyName]; {
+	case name != c.rules.ProxyName:
+		return fmt.Sprintf("label %s=%s: another program serves it", labelProxyName, name)
+	case s.Spec.Type == corev1.ServiceTypeExternalName:
+		return "type ExternalName: DNS alone serves it"
+	case s.Spec.ClusterIP == corev1.ClusterIPNone:
+		return "headless: DNS alone serves it"
+	case s.Spec.ClusterIP == "" && len(s.Spec.ClusterIPs) == 0:
+		return "no cluster IP yet"
+	}
+	return ""
+}
+
+// port compiles one port in one family; nil if the Service is not of that family.
+func (c *pass) port(p *corev1.ServicePort, ipv6 bool) *Port {
+	frontends := c.frontendsOf(p, ipv6)
+	if len(frontends) == 0 || frontends[0].Source != SourceClusterIP {
+		return nil
+	}
+	protocol := cmp.Or(p.Protocol, corev1.ProtocolTCP)
+	family := "IPv4"
+	if ipv6 {
+		family = "IPv6"
+	}
+	s := c.service
+	out := &Port{
+		Key:       fmt.Sprintf("%s/%s:%s/%s/%s", s.Namespace, s.Name, p.Name, protocol, family),
+		Name:      p.Name,
+		Protocol:  protocol,
+		IPv6:      ipv6,
+		Frontends: frontends,
+		Endpoints: endpointsOf(c.objects.EndpointSlices(s.Namespace, s.Name), p.Name, protocol, ipv6, c.rules.NodeName),
+		Affinity:  affinityOf(s),
+		Sources:   c.sources(frontends, ipv6),
+	}
+	usable := categorize(out.Endpoints, policiesOf(frontends), c.at.place)
+	cluster, local := out.count()
+	for i := range out.Frontends {
+		out.Frontends[i].decide(cluster, local, usable)
+	}
+	return out
+}
+
+// policiesOf are the policies that frontends need: with externalTrafficPolicy Local both, because
+// Pods and the node itself may use all endpoints.
+func policiesOf(frontends []Frontend) (need policies) {
+	for _, f := range frontends {
+		need.local = need.local || f.Local
+		need.cluster = need.cluster || !f.Local || f.external()
+	}
+	return need
+}
+
+func (p *Port) count() (cluster, local int) {
+	for i := range p.Endpoints {
+		if p.Endpoints[i].Cluster {
+			cluster++
+		}
+		if p.Endpoints[i].ForLocal {
+			local++
+		}
+	}
+	return cluster, local
+}
+
+// affinityOf is 0 without affinity; three hours if no time is said, as the API does.
+func affinityOf(s *corev1.Service) time.Duration {
+	if s.Spec.SessionAffinity != corev1.ServiceAffinityClientIP {
+		return 0
+	}
+	seconds := corev1.DefaultClientIPServiceAffinitySeconds
+	if c := s.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil {
+		seconds = value(c.ClientIP.TimeoutSeconds, seconds)
+	}
+	return time.Duration(min(max(seconds, 1), 86400)) * time.Second
+}
+
+// healthCheck counts what an external load balancer wants to know: terminating endpoints do not
+// count while they still serve, so that it turns away in time.
+func (c *pass) healthCheck(ports []*Port) *HealthCheck {
+	s := c.service
+	if s.Spec.Type != corev1.ServiceTypeLoadBalancer || s.Spec.HealthCheckNodePort <= 0 ||
+		s.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
+		return nil
+	}
+	ready := map[bool]map[netip.Addr]struct{}{false: {}, true: {}}
+	for _, p := range ports {
+		for i := range p.Endpoints {
+			if e := &p.Endpoints[i]; e.Local && e.Ready {
+				ready[p.IPv6][e.Addr.Addr()] = struct{}{}
+			}
+		}
+	}
+	return &HealthCheck{Port: uint16(s.Spec.HealthCheckNodePort), LocalEndpoints: max(len(ready[false]), len(ready[true]))}
+}
