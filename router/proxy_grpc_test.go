@@ -95,6 +95,13 @@ var bidi = &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 func echoCalls(ended chan<- error) grpc.StreamHandler {
 	return func(_ any, s grpc.ServerStream) error {
 		method, _ := grpc.MethodFromServerStream(s)
+		if method == "/t.T/Nothing" { // not even a header of its own: the answer is one frame
+			var m []byte
+			if err := s.RecvMsg(&m); !errors.Is(err, io.EOF) {
+				return err
+			}
+			return nil
+		}
 		md, _ := metadata.FromIncomingContext(s.Context())
 		s.SetHeader(metadata.Pairs("x-seen", strings.Join(md.Get("x-ask"), ",")))
 		s.SetTrailer(metadata.Pairs("x-end", "yes"))
@@ -178,6 +185,7 @@ func TestGRPC(t *testing.T) {
 		t.Run("server streaming", func(t *testing.T) { serverStreaming(ctx, t, c) })
 		t.Run("client streaming", func(t *testing.T) { clientStreaming(ctx, t, c) })
 		t.Run("bidirectional", func(t *testing.T) { bidirectional(ctx, t, c) })
+		t.Run("no message at all", func(t *testing.T) { emptyStream(ctx, t, c) })
 		t.Run("trailers only", func(t *testing.T) {
 			_, err := unary(ctx, c, "/t.T/Fail", "x")
 			if s := status.Convert(err); s.Code() != codes.FailedPrecondition || s.Message() != "not now: ü" {
@@ -275,6 +283,22 @@ func bidirectional(ctx context.Context, t *testing.T, c *grpc.ClientConn) {
 	var got []byte
 	if err := s.RecvMsg(&got); !errors.Is(err, io.EOF) {
 		t.Error(err)
+	}
+}
+
+// emptyStream ends its half before it has said anything, in a DATA frame of its own.
+func emptyStream(ctx context.Context, t *testing.T, c *grpc.ClientConn) {
+	t.Helper()
+	for range 50 {
+		s, err := c.NewStream(ctx, bidi, "/t.T/Nothing")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.CloseSend()
+		var got []byte
+		if err := s.RecvMsg(&got); !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
 	}
 }
 

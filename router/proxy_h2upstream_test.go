@@ -297,3 +297,22 @@ func TestH2UpstreamThatSpeaksHTTP1(t *testing.T) {
 		t.Errorf("note %q", note)
 	}
 }
+
+// gRPC ends a request without messages by an empty DATA frame, and not with its head (gRPC over
+// HTTP/2, Requests): servers may wait for it.
+func TestH2UpstreamSeesTheEndOfGRPCInData(t *testing.T) {
+	lengths := make(chan int64, 1)
+	overUpstreams(t, func(t *testing.T, c *http.Client, f *front) {
+		t.Helper()
+		for contentType, want := range map[string]int64{"application/grpc": -1, "application/grpc+proto": -1, "text/plain": 0} {
+			resp, err := c.Post(f.url("/"), contentType, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if got := <-lengths; got != want {
+				t.Errorf("%s: the upstream was told a length of %d, want %d", contentType, got, want)
+			}
+		}
+	}, func(_ http.ResponseWriter, r *http.Request) { lengths <- r.ContentLength })
+}

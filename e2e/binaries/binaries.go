@@ -1,8 +1,8 @@
 // Package binaries builds the programs a cluster is made of, from the module
 // versions pinned beside it, and keeps the results in a cache.
 //
-// Two small modules hold the pins: kubernetes/ (with etcd) and containerd/
-// (with the CNI plugins). A built set lives in a folder named after a hash of
+// Three small modules hold the pins: kubernetes/ (with etcd), containerd/ (with
+// the CNI plugins) and clients/ (of gRPC). A built set lives in a folder named after a hash of
 // everything that decides its content, so a changed pin builds anew and an
 // unchanged one costs a few file reads.
 package binaries
@@ -51,6 +51,9 @@ type Set struct {
 	Kubernetes string
 	// Containerd holds containerd, its shim and ctr, and the CNI plugins.
 	Containerd string
+	// Clients holds grpcurl, and the client and the server of gRPC's
+	// interoperability tests.
+	Clients string
 	// Fingerprint changes when any program of the set does.
 	Fingerprint string
 }
@@ -67,12 +70,7 @@ func (s *Set) Path(name string) string {
 	return ""
 }
 
-func (s *Set) dir(g group) string {
-	if g.name == "containerd" {
-		return s.Containerd
-	}
-	return s.Kubernetes
-}
+func (s *Set) dir(g group) string { return *g.folder(s) }
 
 // program is one main package and the name its binary gets.
 type program struct{ name, pkg string }
@@ -80,13 +78,15 @@ type program struct{ name, pkg string }
 // group is a set of programs pinned by one module and built with the same flags.
 type group struct {
 	name     string // also the folder of its module
+	folder   func(*Set) *string
 	flags    []string
 	programs []program
 }
 
 var groups = []group{
 	{
-		name: "kubernetes",
+		name:   "kubernetes",
+		folder: func(s *Set) *string { return &s.Kubernetes },
 		flags: []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w" +
 			" -X k8s.io/component-base/version.gitVersion=" + KubernetesVersion +
 			" -X k8s.io/component-base/version.gitMajor=" + part(KubernetesVersion, 0) +
@@ -102,7 +102,8 @@ var groups = []group{
 		},
 	},
 	{
-		name: "containerd",
+		name:   "containerd",
+		folder: func(s *Set) *string { return &s.Containerd },
 		// The snapshotters left out need libraries nobody here has, and none of
 		// them is used.
 		flags: []string{
@@ -117,6 +118,16 @@ var groups = []group{
 			{"loopback", "github.com/containernetworking/plugins/plugins/main/loopback"},
 			{"host-local", "github.com/containernetworking/plugins/plugins/ipam/host-local"},
 			{"portmap", "github.com/containernetworking/plugins/plugins/meta/portmap"},
+		},
+	},
+	{
+		name:   "clients",
+		folder: func(s *Set) *string { return &s.Clients },
+		flags:  []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w"},
+		programs: []program{
+			{"grpc-interop-client", "google.golang.org/grpc/interop/client"},
+			{"grpc-interop-server", "google.golang.org/grpc/interop/server"},
+			{"grpcurl", "github.com/fullstorydev/grpcurl/cmd/grpcurl"},
 		},
 	},
 }
@@ -148,11 +159,7 @@ func Build(ctx context.Context, o Options) (*Set, error) {
 			return nil, err
 		}
 		fmt.Fprintln(sum, g.name, hash)
-		if g.name == "containerd" {
-			set.Containerd = dir
-		} else {
-			set.Kubernetes = dir
-		}
+		*g.folder(&set) = dir
 	}
 	set.Fingerprint = hex.EncodeToString(sum.Sum(nil))[:16]
 	return &set, nil

@@ -68,8 +68,8 @@ func (u *h2call) sendHead(x *Exchange) error {
 	u.limit, u.by = x.waits.Send, x.by
 	u.id, u.flow.send, u.head = c.seenID, c.flow.initial, x.Request.IsMethod("HEAD")
 	c.streams[u.id] = &u.h2half
-	c.out.encoder.request(x, c.wire.tls != nil)
-	u.appendBlock(x.Request.framing == noBody)
+	ends := c.out.encoder.request(x, c.wire.tls != nil)
+	u.appendBlock(ends)
 	return nil
 }
 

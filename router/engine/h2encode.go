@@ -140,8 +140,8 @@ var ofHTTP1 = [fieldIDs]bool{
 	Upgrade: true, TE: true, HTTP2Settings: true,
 }
 
-// request writes the head of a request (RFC 9113 section 8.3.1).
-func (e *h2encoder) request(x *Exchange, secure bool) {
+// request writes the head of a request (RFC 9113 section 8.3.1), and tells whether it ends with it.
+func (e *h2encoder) request(x *Exchange, secure bool) (ends bool) {
 	r := &x.Request
 	e.block.Reset()
 	e.write(hpack.HeaderField{Name: ":method", Value: text(r.Method), Sensitive: !isCommon(r.Method)})
@@ -163,7 +163,8 @@ func (e *h2encoder) request(x *Exchange, secure bool) {
 	if r.HasQuery {
 		e.path = append(append(e.path, '?'), r.Query...)
 	}
-	if IsGRPC(r.Fields.Get(ContentType)) { // the names of a few methods
+	call := IsGRPC(r.Fields.Get(ContentType))
+	if call { // the names of a few methods
 		e.keepField(":path", e.path)
 	} else {
 		e.write(hpack.HeaderField{Name: ":path", Value: text(e.path), Sensitive: true})
@@ -176,10 +177,14 @@ func (e *h2encoder) request(x *Exchange, secure bool) {
 	if r.trailers {
 		e.write(hpack.HeaderField{Name: "te", Value: "trailers"})
 	}
-	if r.framing == byLength || r.framing == noBody && r.ContentLength == 0 && expectsBody(r.Method) {
+	// Servers of gRPC wait for the end of a request in a DATA frame, as it is specified, and
+	// some of them for ever.
+	ends = r.framing == noBody && !call
+	if r.framing == byLength || ends && r.ContentLength == 0 && expectsBody(r.Method) {
 		e.path = strconv.AppendInt(e.path[:0], r.ContentLength, 10)
 		e.write(hpack.HeaderField{Name: "content-length", Value: text(e.path), Sensitive: true})
 	}
+	return ends
 }
 
 // isCommon reports the methods that stand in HPACK's static table.
