@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -148,9 +150,14 @@ type PolicyEntry struct {
 // WithPolicies returns a copy of the set in which handshakes follow these policies.
 func (s *Set) WithPolicies(entries []PolicyEntry) *Set {
 	next := *s
-	next.policies = make(map[string]*ClientPolicy, len(entries))
+	next.policies, next.wildPolicies = map[string]*ClientPolicy{}, map[string]*ClientPolicy{}
 	for _, e := range entries {
-		next.policies[normalHost(e.Host)] = e.Policy
+		host := normalHost(e.Host)
+		if parent, ok := strings.CutPrefix(host, "*."); ok {
+			next.wildPolicies[parent] = e.Policy
+		} else {
+			next.policies[host] = e.Policy
+		}
 	}
 	return &next
 }
@@ -158,17 +165,22 @@ func (s *Set) WithPolicies(entries []PolicyEntry) *Set {
 // Policy is what is asked of the clients of a host: that of the very host, else that of the wildcard one
 // label above; nil if nothing is.
 func (s *Set) Policy(host string) *ClientPolicy {
-	if len(s.policies) == 0 {
+	if len(s.policies)+len(s.wildPolicies) == 0 {
 		return nil
 	}
-	host = normalHost(host)
-	if p, ok := s.policies[host]; ok {
+	return s.policyOf([]byte(normalHost(host)))
+}
+
+// policyOf is Policy for a host in normal form.
+func (s *Set) policyOf(host []byte) *ClientPolicy {
+	if p, ok := s.policies[string(host)]; ok {
 		return p
 	}
-	if parent, ok := parentOf(host); ok {
-		return s.policies["*."+parent]
+	label, parent, found := bytes.Cut(host, dot)
+	if !found || len(label) == 0 {
+		return nil
 	}
-	return nil
+	return s.wildPolicies[string(parent)]
 }
 
 // configForClient asks for a certificate where the host has a policy.

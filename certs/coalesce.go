@@ -18,12 +18,15 @@ import (
 // A client that sends no name asks for nobody's certificate in particular, and cannot be sent to another
 // connection: it may ask for any host, as health checks and `curl -k https://192.0.2.1 -H 'Host: a.example'` do.
 //
-// All hosts have the same TLS policy, see [Live.TLSConfig]. On the day they have not, hosts with different ones
-// do not coalesce, whatever their certificates, and no name is a name with the policy of the fallback.
+// Hosts whose clients are asked for different things in the handshake (a [ClientPolicy]) do not coalesce,
+// whatever their certificates: the connection of one says nothing about what the other asks for.
 func (s *Set) Coalesces(serverName string, host []byte) bool {
 	serverName = normalHost(serverName)
 	if serverName == "" || serverName == string(host) {
 		return true
+	}
+	if s.policyOf(host) != s.Policy(serverName) {
+		return false
 	}
 	shown := s.lookup(serverName)
 	own, ok := s.lookupBytes(host)

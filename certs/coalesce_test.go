@@ -54,6 +54,23 @@ func TestCoalesces(t *testing.T) { // not parallel, for it counts allocations
 			t.Errorf("Coalesces(%q, %q) = %v: %s", tt.serverName, tt.host, got, tt.why)
 		}
 	}
+	asks := &ClientPolicy{}
+	policed := s.WithPolicies([]PolicyEntry{{"y.w.example", asks}, {"z.w.example", asks}, {"*.sub.w.example", asks}})
+	for _, tt := range []struct {
+		serverName, host string
+		want             bool
+	}{
+		{"x.w.example", "y.w.example", false},
+		{"y.w.example", "x.w.example", false},
+		{"y.w.example", "z.w.example", true},
+		{"x.w.example", "v.w.example", true},
+		{"unknown.example", "nobody.example", true},
+		{"unknown.example", "a.sub.w.example", false},
+	} {
+		if got := policed.Coalesces(tt.serverName, []byte(tt.host)); got != tt.want {
+			t.Errorf("where y, z and *.sub ask for certificates, Coalesces(%q, %q) = %v", tt.serverName, tt.host, got)
+		}
+	}
 	var l Live
 	if !l.Coalesces("a.example", []byte("b.example")) {
 		t.Error("before the first set, of which no connection can be")

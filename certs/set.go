@@ -14,10 +14,11 @@ type Entry struct {
 
 // Set is one generation of certificates, chosen by SNI. It never changes and is safe for concurrent use.
 type Set struct {
-	exact    map[string][]*Certificate // "a.b"
-	wildcard map[string][]*Certificate // "*.a.b" under "a.b"
-	fallback *Certificate
-	policies map[string]*ClientPolicy // by pattern; nil keeps a host from its wildcard's
+	exact        map[string][]*Certificate // "a.b"
+	wildcard     map[string][]*Certificate // "*.a.b" under "a.b"
+	fallback     *Certificate
+	policies     map[string]*ClientPolicy // by host; nil keeps it from its wildcard's
+	wildPolicies map[string]*ClientPolicy // by the domain of the wildcard
 }
 
 // NewSet builds a set. fallback answers when nothing else does; without one (nil) such handshakes fail.
