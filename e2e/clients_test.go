@@ -51,10 +51,18 @@ func TestCurl(t *testing.T) {
 			return a.body == "" && a.head.Get("Content-Length") == "100000"
 		}},
 		{"a form", "https", "/", []string{"--data", "a=b"}, "HTTP/2", func(a answer) bool { return a.echo.BodyLength == 3 }},
-		{"an upload that asks first", "http", "/", []string{"--http1.1", "--expect100-timeout", "5", "--header", "Expect: 100-continue", "--data", "a=b"}, "HTTP/1.1",
-			func(a answer) bool { return a.echo.BodyLength == 3 }},
-		{"an upload of unknown length", "http", "/", []string{"--http1.1", "--header", "Transfer-Encoding: chunked", "--data", "a=b"}, "HTTP/1.1",
-			func(a answer) bool { return a.echo.BodyLength == 3 }},
+		{
+			"an upload that asks first", "http", "/",
+			[]string{"--http1.1", "--expect100-timeout", "5", "--header", "Expect: 100-continue", "--data", "a=b"},
+			"HTTP/1.1",
+			func(a answer) bool { return a.echo.BodyLength == 3 },
+		},
+		{
+			"an upload of unknown length", "http", "/",
+			[]string{"--http1.1", "--header", "Transfer-Encoding: chunked", "--data", "a=b"},
+			"HTTP/1.1",
+			func(a answer) bool { return a.echo.BodyLength == 3 },
+		},
 		{"compression is the backend's", "https", "/", []string{"--compressed"}, "HTTP/2", func(a answer) bool {
 			return strings.Contains(strings.Join(a.echo.Headers["Accept-Encoding"], ","), "gzip")
 		}},

@@ -445,8 +445,10 @@ func TestGRPCStatusesOfTheProxy(t *testing.T) {
 	}{
 		{name: "no endpoint", http: 503, want: codes.Unavailable},
 		{name: "no connection", up: []string{dead.addr}, http: 502, want: codes.Unavailable},
-		{name: "no answer", up: []string{silent.addr}, http: 504, want: codes.DeadlineExceeded,
-			s: setup{pool: engine.PoolConfig{ConnectTimeout: 50 * time.Millisecond}}},
+		{
+			name: "no answer", up: []string{silent.addr}, http: 504, want: codes.DeadlineExceeded,
+			s: setup{pool: engine.PoolConfig{ConnectTimeout: 50 * time.Millisecond}},
+		},
 		{name: "no route", http: 404, want: codes.Unimplemented, s: setup{route: func(r *Route) { r.Backend = nil }}},
 		{name: "forbidden", http: 403, want: codes.PermissionDenied, s: setup{route: func(r *Route) { r.Backend, r.Status = nil, 403 }}},
 		{name: "no credentials", http: 401, want: codes.Unauthenticated, s: setup{route: func(r *Route) { r.Backend, r.Status = nil, 401 }}},
