@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -346,4 +347,49 @@ func TestARotatedCertificateIsServedAtOnce(t *testing.T) {
 			t.Fatalf("on the connection from before: %q, %v", buf[:n], err)
 		}
 	}
+}
+
+// A session that was made with one replica is resumed by the other: they share the keys of
+// tickets.
+func TestASessionResumesAtTheOtherReplica(t *testing.T) {
+	t.Parallel()
+	e := portico(t)
+	host, ca := secureHost(t, e, newNamespace(t))
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			config := &tls.Config{ServerName: host, RootCAs: ca.pool, MaxVersion: version, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+			// Twice around, so that each has resumed what another has begun.
+			for i := range 2*len(e.all()) + 1 {
+				node := up.NodeIP(e.all()[i%len(e.all())].node).String()
+				resumed, err := askOverTLS(t.Context(), netJoin(node, e.https), host, config)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if resumed != (i > 0) {
+					t.Errorf("connection %d, to %s: resumed %t", i+1, node, resumed)
+				}
+			}
+		})
+	}
+}
+
+// askOverTLS makes a connection and one request, after which the client has its tickets.
+func askOverTLS(ctx context.Context, address, host string, config *tls.Config) (resumed bool, err error) {
+	raw, err := up.DialClient(ctx, "tcp", address)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = raw.Close() }()
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return false, err
+	}
+	if _, err := fmt.Fprintf(conn, "HEAD / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", host); err != nil {
+		return false, err
+	}
+	answer, err := io.ReadAll(conn)
+	if err == nil && !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+		err = fmt.Errorf("answered %.100q", answer)
+	}
+	return conn.ConnectionState().DidResume, err
 }
