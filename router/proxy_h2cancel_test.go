@@ -123,7 +123,7 @@ func TestCancelledAnswersDoNotEndTheConnection(t *testing.T) {
 			select {
 			case <-asked:
 			case <-time.After(patience):
-				t.Fatalf("request %d does not come: %+v", i, f.log.await(t, i)[max(0,i-2):])
+				t.Fatalf("request %d does not come: %+v", i, f.log.await(t, i)[max(0, i-2):])
 			}
 			c.fr.WriteRSTStream(uint32(2*i+1), http2.ErrCodeCancel)
 		}
