@@ -15,6 +15,10 @@ func (p *Proxy) forward(x *engine.Exchange, s *passage) {
 	setForwarded(x, s)
 	x.SendProxyHeader(s.route.ProxyProtocol)
 	x.Timeouts, x.MaxBody, x.BufferBody = s.route.Timeouts, s.route.MaxBody, s.route.BufferBody
+	if err := x.TakeBody(); err != nil { // before it has a place at the backend
+		p.giveUp(x, s, err)
+		return
+	}
 	for {
 		e, why := s.enter(x)
 		if e == nil {
@@ -59,6 +63,10 @@ func (p *Proxy) keptOut(x *engine.Exchange, s *passage, why Rejection) {
 		return
 	default:
 		s.note = rejectionNotes[why]
+	}
+	if by := x.Deadline(); !by.IsZero() && !time.Now().Before(by) {
+		p.replyError(x, s, 504)
+		return
 	}
 	p.replyError(x, s, 503)
 }

@@ -33,11 +33,16 @@ func (f *front) rawH2(t testing.TB, settings ...http2.Setting) *rawH2 {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
+	c := newRawH2(t, conn)
+	io.WriteString(conn, http2.ClientPreface)
+	c.fr.WriteSettings(settings...)
+	return c
+}
+
+func newRawH2(t testing.TB, conn net.Conn) *rawH2 {
 	c := &rawH2{Conn: conn, fr: http2.NewFramer(conn, conn), t: t}
 	c.enc, c.dec = hpack.NewEncoder(&c.block), hpack.NewDecoder(4096, nil)
 	c.fr.AllowIllegalWrites = true
-	io.WriteString(conn, http2.ClientPreface)
-	c.fr.WriteSettings(settings...)
 	return c
 }
 

@@ -151,7 +151,10 @@ func (s *passage) await(x *engine.Exchange, q *query) (e *Endpoint, why Rejectio
 		return nil, RejectedFull
 	}
 	defer b.queue.leave(b, &s.waiter)
-	begun := time.Now()
+	until := time.Now().Add(l.pendingTimeout())
+	if by := x.Deadline(); !by.IsZero() && by.Before(until) {
+		until = by
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -160,7 +163,7 @@ func (s *passage) await(x *engine.Exchange, q *query) (e *Endpoint, why Rejectio
 				return e, Rejections
 			}
 		}
-		left := l.pendingTimeout() - time.Since(begun)
+		left := time.Until(until)
 		if left <= 0 {
 			return nil, RejectedTimeout
 		}

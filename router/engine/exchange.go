@@ -175,6 +175,14 @@ func (x *Exchange) SendProxyHeader(v ProxyVersion) { x.proxyOut = v }
 // trailer holds field lines, each with its CRLF, and must stay as it is.
 func (x *Exchange) LastWords(trailer []byte) { x.lastWords = trailer }
 
+// Deadline is when Timeouts.Total is over; zero: never.
+func (x *Exchange) Deadline() time.Time {
+	if x.Timeouts.Total <= 0 {
+		return time.Time{}
+	}
+	return x.Start.Add(x.Timeouts.Total)
+}
+
 // Answered reports whether there is an answer to Send.
 func (x *Exchange) Answered() bool { return x.answered }
 

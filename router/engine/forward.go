@@ -16,12 +16,8 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	x.rewind()
 	x.upAddr = p.address
 	x.beginWaits(p)
-	if err := x.takeBody(); err != nil {
-		cause := CauseClientBody
-		if isReset(err) || errors.Is(err, errClientGone) {
-			cause = CauseClientGone
-		}
-		return x.asDeadline(&UpstreamError{Cause: cause, Unsent: true, Err: err})
+	if failed := x.TakeBody(); failed != nil {
+		return failed
 	}
 	whole, bad := x.body.complete()
 	switch {
@@ -57,20 +53,7 @@ func (x *Exchange) reach(p *Pool) (u upstream, reused bool, failed *UpstreamErro
 // beginWaits settles what may be waited for.
 func (x *Exchange) beginWaits(p *Pool) {
 	x.waits = x.Timeouts.or(&p.cfg)
-	if x.waits.Total > 0 {
-		x.by = x.Start.Add(x.waits.Total)
-	}
-}
-
-// takeBody does what is to be done with the body before an upstream is chosen.
-func (x *Exchange) takeBody() error {
-	switch {
-	case x.MaxBody > 0 && x.Request.ContentLength > x.MaxBody:
-		return ErrBodyTooLarge
-	case x.BufferBody > 0:
-		return x.gather()
-	}
-	return nil
+	x.by = x.Deadline()
 }
 
 // rewind makes the body readable from its start, for another try.

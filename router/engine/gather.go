@@ -8,6 +8,32 @@ import (
 // ErrBodyTooLarge says that a request's body is larger than Exchange.MaxBody.
 var ErrBodyTooLarge = errors.New("body larger than the limit")
 
+// TakeBody does what is to be done with the body before an upstream is chosen: it refuses one
+// above MaxBody, and takes what BufferBody asks for. Forward does so, too; a handler calls it
+// where nothing of an upstream is to be held meanwhile.
+func (x *Exchange) TakeBody() *UpstreamError {
+	if x.MaxBody == 0 && x.BufferBody == 0 {
+		return nil
+	}
+	x.rewind()
+	x.by = x.Deadline()
+	err := error(nil)
+	switch {
+	case x.MaxBody > 0 && x.Request.ContentLength > x.MaxBody:
+		err = ErrBodyTooLarge
+	case x.BufferBody > 0:
+		err = x.gather()
+	}
+	if err == nil {
+		return nil
+	}
+	cause := CauseClientBody
+	if isReset(err) || errors.Is(err, errClientGone) {
+		cause = CauseClientGone
+	}
+	return x.asDeadline(&UpstreamError{Cause: cause, Unsent: true, Err: err})
+}
+
 // gather takes the request's body, or its first BufferBody bytes, before an upstream has
 // anything to do with it. A body that has come as a whole has a length from then on, and can
 // be sent again. Its trailer section, if it has one, ends here.
@@ -35,6 +61,9 @@ func (x *Exchange) gather() error {
 		case x.body.ended:
 			x.Request.framing, x.Request.ContentLength = byLength, int64(len(x.gathered))
 			x.body.framing = noBody // there is nothing more to be read
+			if x.gathered == nil {
+				x.gathered = []byte{} // it was taken, and is empty
+			}
 			return nil
 		default:
 			if err := x.fillBody(); err != nil {

@@ -182,7 +182,8 @@ func (h *h2answerHead) end() error {
 		st.call.fault = errH2Head
 		return streamError(h.id, http2.ErrCodeStreamClosed)
 	case h.kind == h2Nothing, h.kind == h2Closed, st == nil, st.gone:
-		return c.annoyedLocked(1)
+		h.spoil() // nobody takes it: the stream went while its head came
+		return c.crossed()
 	}
 	if h.fault == nil && h.kind == h2Trailer {
 		h.fault = h.endTrailer(st)

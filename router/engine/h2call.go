@@ -263,6 +263,7 @@ func (u *h2call) cut() {
 func (u *h2call) cutLocked() {
 	if u.id != 0 && !u.gone && (!u.ended || !u.endSent) {
 		u.c.writeReset(u.id, http2.ErrCodeCancel)
+		u.c.owed = min(u.c.owed+h2Owed, h2MaxOwed)
 	}
 	u.reset = true
 	u.lose()

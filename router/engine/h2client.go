@@ -28,6 +28,7 @@ type h2client struct {
 	open     int  // streams, and exchanges that are about to open one
 	used     bool // it has had one
 	leaving  bool // no more streams are opened
+	owed     int  // frames that may still come on streams we have reset
 	idleFrom time.Time
 
 	heard atomic.Int64 // when something came last, Unix nanoseconds

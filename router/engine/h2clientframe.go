@@ -110,11 +110,32 @@ func (c *h2client) onData(f *http2.DataFrame) error {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
 		c.giveBack(int(f.Length))
-		return c.annoyedLocked(1)
+		if f.Length > h2TinyFrame { // it has cost the upstream as much
+			return nil
+		}
+		return c.crossed()
 	}
 	c.mu.Unlock()
 	return c.h2link.onData(f)
 }
+
+// crossed takes a frame on a stream that is over. The upstream has sent it before it knew, if
+// we have reset the stream: then it is no fault of its, or clients that cancel their requests
+// would end the connection that others use. It is called with mu.
+func (c *h2client) crossed() error {
+	if c.owed > 0 {
+		c.owed--
+		return nil
+	}
+	return c.annoyedLocked(1)
+}
+
+// h2Owed is what comes after a reset at most, but for DATA of some size: a head, a trailer
+// section, a reset, and a small piece of the body. h2MaxOwed bounds what adds up.
+const (
+	h2Owed    = 4
+	h2MaxOwed = 64 * h2MaxStreams
+)
 
 // onReset ends a stream that the upstream has given up.
 func (c *h2client) onReset(f *http2.RSTStreamFrame) error {
@@ -125,7 +146,7 @@ func (c *h2client) onReset(f *http2.RSTStreamFrame) error {
 	case f.StreamID > c.seenID || f.StreamID%2 == 0:
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	case st == nil || st.gone:
-		return c.annoyedLocked(1)
+		return c.crossed()
 	}
 	st.byPeer, st.code = true, f.ErrCode
 	st.call.refused = f.ErrCode == http2.ErrCodeRefusedStream && !st.call.headed

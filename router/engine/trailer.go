@@ -1,5 +1,7 @@
 package engine
 
+import "bytes"
+
 // allowedTrailer checks a trailer section and returns the lines of it that may be passed
 // on: well-formed ones that say nothing about framing, routing, authority or the
 // connection (RFC 9110 section 6.5.1). A malformed section spoils its message.
@@ -22,7 +24,8 @@ func (b *body) allowedTrailer() ([]byte, error) {
 		case ContentLength, Host, Trailer, Expect, ContentType, Proxy, Forwarded, Location,
 			XForwardedFor, XForwardedHost, XForwardedPort, XForwardedPrefix, XForwardedProto,
 			XForwardedScheme, XForwardedServer, XForwardedSSL, XOriginalForwardedFor,
-			XRealIP, XRequestID, XScheme:
+			XRealIP, XRequestID, XScheme, XOriginalURL, XRewriteURL,
+			SSLClientCert, SSLClientIssuerDN, SSLClientSubjectDN, SSLClientVerify, XForwardedClientCert:
 			f.dropped = true
 		}
 		for _, name := range forbiddenTrailers {
@@ -42,8 +45,23 @@ var forbiddenTrailers = []string{
 	"Content-Range", "Cache-Control", "Max-Forwards", "Range",
 }
 
-// requestTrailer is what of the client's trailer section goes to the upstream.
-func (x *Exchange) requestTrailer() ([]byte, error) { return x.body.allowedTrailer() }
+// requestTrailer is what of the client's trailer section goes to the upstream: as with header
+// fields, no name with an underscore (see dropFields).
+func (x *Exchange) requestTrailer() ([]byte, error) {
+	lines, err := x.body.allowedTrailer()
+	if err != nil || bytes.IndexByte(lines, '_') < 0 {
+		return lines, err
+	}
+	kept := lines[:0]
+	for line := range bytes.SplitAfterSeq(lines, crlf) {
+		if name, _, _ := bytes.Cut(line, colon); bytes.IndexByte(name, '_') < 0 {
+			kept = append(kept, line...)
+		}
+	}
+	return kept, nil
+}
+
+var crlf, colon = []byte("\r\n"), []byte(":")
 
 // responseTrailer is what of the upstream's trailer section goes to the client.
 func (x *Exchange) responseTrailer() ([]byte, error) { return x.upBody.allowedTrailer() }
