@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TestACrowd has many clients ask all kinds of things in all kinds of pieces, of backends
@@ -86,6 +87,7 @@ func askOne(t *testing.T, c *client, rnd *rand.Rand, name string) (again bool) {
 		}
 	}(raw.String())
 	for i, name := range names {
+		c.SetDeadline(time.Now().Add(patience)) // for each: a busy machine takes its time for all of them
 		resp, err := http.ReadResponse(c.r, nil)
 		for err == nil && resp.StatusCode == 103 {
 			if hint := resp.Header.Get("X-Hint"); hint != name {

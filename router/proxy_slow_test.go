@@ -128,13 +128,13 @@ const much = 96 << 10
 func (p *plenty) serve(conn net.Conn, head string) {
 	buf := make([]byte, 2048)
 	for {
-		n, err := conn.Read(buf)
+		fast, err := readHead(conn, buf)
 		if err != nil {
 			conn.Close()
 			return
 		}
-		if bytes.HasPrefix(buf[:n], []byte("GET /fast ")) {
-			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		if fast != "" {
+			io.WriteString(conn, fast)
 			continue
 		}
 		conn.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
@@ -144,6 +144,27 @@ func (p *plenty) serve(conn net.Conn, head string) {
 		}
 		p.fed.Add(1)
 		return // and the connection stays open
+	}
+}
+
+// readHead reads to the end of a request's head, and what comes with it, and returns the answer if it is for /fast.
+func readHead(conn net.Conn, buf []byte) (fast string, err error) {
+	const head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+	for have := 0; ; {
+		n, err := conn.Read(buf[have:])
+		switch {
+		case err != nil:
+			return "", err
+		case have == 0 && bytes.HasPrefix(buf, []byte("GET /fast ")):
+			fast = head + "ok"
+		case have == 0 && bytes.HasPrefix(buf, []byte("HEAD /fast ")):
+			fast = head
+		}
+		have += n
+		if bytes.Contains(buf[:have], []byte("\r\n\r\n")) {
+			return fast, nil
+		}
+		have = copy(buf, buf[max(0, have-3):have])
 	}
 }
 

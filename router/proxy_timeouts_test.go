@@ -112,7 +112,7 @@ func TestTheTotalTimeoutCoversRetries(t *testing.T) {
 }
 
 func TestABackendThatTakesNothingOfARequest(t *testing.T) {
-	b := startBackend(t, func(*upstreamConn) { time.Sleep(20 * short) })
+	b := startDeaf(t)
 	f := withTimeouts(engine.Timeouts{Send: short}).start(t, b.addr)
 	go io.WriteString(f.dial(t).Conn, "POST / HTTP/1.1\r\nHost: h.test\r\nContent-Length: 16777216\r\n\r\n"+strings.Repeat("x", 16<<20))
 	if e := f.log.await(t, 1)[0]; e.Status != 504 {

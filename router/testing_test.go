@@ -352,6 +352,15 @@ func startBackend(t testing.TB, serve func(c *upstreamConn)) *rawBackend {
 	return b
 }
 
+// startDeaf is a backend that takes connections, and reads nothing from them until the test ends.
+func startDeaf(t testing.TB) *rawBackend {
+	t.Helper()
+	over := make(chan struct{})
+	b := startBackend(t, func(*upstreamConn) { <-over })
+	t.Cleanup(func() { close(over) })
+	return b
+}
+
 // conns counts the connections there have been.
 func (b *rawBackend) conns() int {
 	b.mu.Lock()

@@ -221,17 +221,21 @@ func TestServeFolder(t *testing.T) {
 	if a := get(t, s.admin, "http://admin/api/v1/certificates"); !strings.Contains(a.body, "self-signed") {
 		t.Errorf("certificates: %+v", a)
 	}
-	a := get(t, s.admin, "http://admin/metrics")
-	for _, line := range []string{
+	lines := []string{
 		`portico_requests_total{host="a.example",ingress="default/web",method="GET",`,
 		`portico_requests_total{host="",ingress="",method="GET",service="",status="4xx"} 1`,
 		`portico_config_generation `,
 		`portico_certificate_expiry_timestamp_seconds{name="self-signed"}`,
-	} {
-		if !strings.Contains(a.body, line) {
-			t.Errorf("metrics have no line %s", line)
-		}
 	}
+	eventually(t, "the requests are counted", func() error { // which is after their last byte
+		a := get(t, s.admin, "http://admin/metrics")
+		for _, line := range lines {
+			if !strings.Contains(a.body, line) {
+				return fmt.Errorf("metrics have no line %s", line)
+			}
+		}
+		return nil
+	})
 	write(t, filepath.Join(dir, "web.yaml"), strings.ReplaceAll(read(t, filepath.Join(dir, "web.yaml")), "a.example", "c.example"))
 	eventually(t, "the new host is served", func() error {
 		if a, err := tryGet(t, s.http, "http://c.example/"); err != nil || a.code != 200 {

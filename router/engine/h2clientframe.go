@@ -32,6 +32,9 @@ func (c *h2client) frame() error {
 	case *http2.DataFrame:
 		return c.onData(f)
 	case *http2.SettingsFrame:
+		if push, ok := f.Value(http2.SettingEnablePush); ok && push != 0 { // RFC 9113 section 6.5.2
+			return http2.ConnectionError(http2.ErrCodeProtocol)
+		}
 		c.settled = true
 		return c.onSettings(f)
 	case *http2.WindowUpdateFrame:

@@ -74,14 +74,10 @@ func (c *serverConn) serveH2(in input) {
 func (c *h2conn) run() error {
 	for {
 		err := c.frame()
-		var stream http2.StreamError
-		switch {
-		case err == nil:
-		case errors.As(err, &stream):
-			if err := c.reject(stream.StreamID, stream.Code); err != nil {
-				return err
-			}
-		default:
+		if stream, ok := errors.AsType[http2.StreamError](err); ok {
+			err = c.reject(stream.StreamID, stream.Code)
+		}
+		if err != nil {
 			return err
 		}
 	}
