@@ -2,6 +2,7 @@ package nft
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -65,7 +66,7 @@ func readLive(have map[elementKey]string, e element) Live {
 		live.Broken = "it is decided as " + k.kind.String() + " and translated as " + got.String()
 	}
 	id := parseNumberData(to) & idMask
-	r := reader{have: have, first: first, live: &live}
+	r := reader{have: have, first: first, live: &live, missing: func(setID, string) {}}
 	live.Cluster, live.Local = r.endpoints(id), r.endpoints(id|localBit)
 	return live
 }
@@ -75,11 +76,14 @@ type reader struct {
 	have  map[elementKey]string
 	first setID
 	live  *Live
+	// missing is told what is not there although something leads to it.
+	missing func(id setID, key string)
 }
 
 func (r *reader) endpoints(id uint32) []netip.AddrPort {
 	data, ok := r.have[elementKey{set: r.first + shapes, key: string(appendNumber(nil, id))}]
 	if !ok {
+		r.missing(shapes, fmt.Sprint(id))
 		return nil
 	}
 	s := shape(parseNumberData(data))
@@ -97,13 +101,21 @@ func (r *reader) endpoints(id uint32) []netip.AddrPort {
 }
 
 func (r *reader) endpoint(id, place uint32, numbered bool) (netip.AddrPort, bool) {
-	slot := numbersKey(id, place)
 	if !numbered {
-		return parseAddrPort(r.have[elementKey{set: r.first + endpoints, key: slot}])
+		return r.addrPort(endpoints, id, place)
 	}
-	number, ok := r.have[elementKey{set: r.first + slots, key: slot}]
+	number, ok := r.have[elementKey{set: r.first + slots, key: numbersKey(id, place)}]
 	if !ok {
+		r.missing(slots, fmt.Sprintf("%d . %d", id, place))
 		return netip.AddrPort{}, false
 	}
-	return parseAddrPort(r.have[elementKey{set: r.first + members, key: numbersKey(id, parseNumberData(number))}])
+	return r.addrPort(members, id, parseNumberData(number))
+}
+
+func (r *reader) addrPort(set setID, id, n uint32) (netip.AddrPort, bool) {
+	a, ok := parseAddrPort(r.have[elementKey{set: r.first + set, key: numbersKey(id, n)}])
+	if !ok {
+		r.missing(set, fmt.Sprintf("%d . %d", id, n))
+	}
+	return a, ok
 }
