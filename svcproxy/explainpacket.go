@@ -47,14 +47,16 @@ func (x *Explainer) answersNodePorts(a netip.Addr) bool {
 func (e *explaining) found() {
 	name := ""
 	if e.port.Name != "" {
-		name = " " + e.port.Name
+		name = ", port " + e.port.Name
 	}
 	kind := map[Source]string{
 		SourceClusterIP: "cluster IP", SourceNodePort: "NodePort", SourceLoadBalancer: "load balancer's address", SourceExternalIP: "external IP",
 	}[e.at.Source]
 	e.Service = e.service.Key()
-	e.Frontend = fmt.Sprintf("%s %s/%s, port%s of Service %s", kind, e.at, e.Packet.Protocol, name, e.Service)
-	e.Frontend = strings.Replace(e.Frontend, "port of", "of", 1)
+	e.Frontend = fmt.Sprintf("%s %s/%s of Service %s%s", kind, e.at, e.Packet.Protocol, e.Service, name)
+	for _, p := range e.service.Problems {
+		e.note("%s", p)
+	}
 	for other := range e.services() {
 		for _, p := range other.Ports {
 			for i := range p.Frontends {
@@ -82,11 +84,11 @@ func (e *explaining) admitted() bool {
 	e.TrafficPolicy = e.policy()
 	if f.Restricted {
 		if !within(e.port.Sources, from) {
-			e.SourceRanges = fmt.Sprintf("%s is in none of %s", from, e.ranges())
+			e.SourceRanges = fmt.Sprintf("%s is not in %s", from, e.ranges())
 			e.end(Dropped, "loadBalancerSourceRanges of the Service do not let its source in")
 			return false
 		}
-		e.SourceRanges = fmt.Sprintf("%s is in one of %s", from, e.ranges())
+		e.SourceRanges = fmt.Sprintf("%s is in %s", from, e.ranges())
 	}
 	switch {
 	case f.Action == Reject:
@@ -217,6 +219,10 @@ func (e *explaining) explainEndpoints(local bool) {
 		}
 	}
 	categorize(alone, policies{cluster: !local, local: local}, e.compiler.at.place)
+	hints := func(end Endpoint) bool { return len(end.zones)+len(end.nodes) > 0 }
+	if !local && slices.ContainsFunc(alone, hints) && topologyOf(alone, e.compiler.at.place) == anywhere {
+		e.note("the endpoints' hints do not count: a ready endpoint has none, or none is for this node or its zone (%q)", e.compiler.at.zone)
+	}
 	for i := range alone {
 		end := &alone[i]
 		why := string(end.Why)

@@ -260,8 +260,8 @@ func (w *noEndpoint) noSuchPort(pods []*corev1.Pod) string {
 	if names = slices.Compact(names); len(names) == 0 {
 		names = []string{"none"}
 	}
-	return fmt.Sprintf("targetPort name %s: no container port (%s) of %s is called so; the names there are: %s",
-		want, w.port.Protocol, howMany(len(pods), "the Pod that matches", "Pods that match"), list(names))
+	return fmt.Sprintf("targetPort name %s: no container port (%s) of the %s is called so; the names there are: %s",
+		want, w.port.Protocol, howMany(len(pods), "Pod that matches", "Pods that match"), list(names))
 }
 
 func (w *noEndpoint) hasAddress(p *corev1.Pod) bool {
