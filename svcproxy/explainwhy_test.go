@@ -17,13 +17,13 @@ func TestWhyAPodIsNotReady(t *testing.T) {
 	}}}
 	now := metav1.Now()
 	for want, p := range map[string]corev1.Pod{
-		"":               {Status: corev1.PodStatus{Phase: corev1.PodRunning}},
-		"is Pending":     {Status: corev1.PodStatus{Phase: corev1.PodPending}},
-		"is terminating": {ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &now}, Status: waiting},
+		"":                          {Status: corev1.PodStatus{Phase: corev1.PodRunning}},
+		"is Pending":                {Status: corev1.PodStatus{Phase: corev1.PodPending}},
+		"is terminating":            {ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &now}, Status: waiting},
 		"is over (Failed: Evicted)": {Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted"}},
-		"is not scheduled: Unschedulable: 0/2 nodes are available":   {Status: condition(corev1.PodScheduled, "Unschedulable", "0/2 nodes are available")},
-		"is not ready: ContainersNotReady: unready containers: [c]":  {Status: condition(corev1.PodReady, "ContainersNotReady", "unready containers: [c]")},
-		"has container c waiting: CrashLoopBackOff: back-off 5m0s":   {Status: waiting},
+		"is not scheduled: Unschedulable: 0/2 nodes are available":  {Status: condition(corev1.PodScheduled, "Unschedulable", "0/2 nodes are available")},
+		"is not ready: ContainersNotReady: unready containers: [c]": {Status: condition(corev1.PodReady, "ContainersNotReady", "unready containers: [c]")},
+		"has container c waiting: CrashLoopBackOff: back-off 5m0s":  {Status: waiting},
 	} {
 		if got := podState(&p); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -204,5 +206,63 @@ endpoints: [{addresses: [10.1.0.5]}]
 	code, e = ask()
 	if code != exitOK || !e.Kernel.Agrees || len(e.Kernel.Elements) != 2 {
 		t.Errorf("programmed: %d %+v", code, e)
+	}
+}
+
+// fakeAPI answers lists of the kinds that are read, and asks for nothing but lists.
+func fakeAPI(t *testing.T, lists map[string]string) string {
+	t.Helper()
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		list, ok := lists[r.URL.Path]
+		switch {
+		case r.URL.Query().Get("sendInitialEvents") != "":
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422}`)
+		case !ok:
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","message":"no, you may not","code":403}`)
+		case r.URL.Query().Get("watch") != "":
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		default:
+			fmt.Fprint(w, list)
+		}
+	}))
+	t.Cleanup(api.Close)
+	config := filepath.Join(t.TempDir(), "kubeconfig")
+	text := fmt.Sprintf("apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: %q}}]\ncontexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u}]\ncurrent-context: c\n", api.URL)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// From a cluster: the node is that of the Pod, and Pods are read for a Service without endpoints alone.
+func TestExplainPacketInACluster(t *testing.T) {
+	lists := map[string]string{
+		"/api/v1/services": `{"kind":"ServiceList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"web","namespace":"default"},
+			"spec":{"clusterIP":"10.96.0.1","selector":{"app":"a"},"ports":[{"port":80,"protocol":"TCP"}]}}]}`,
+		"/apis/discovery.k8s.io/v1/endpointslices": `{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"1"},"items":[]}`,
+		"/api/v1/nodes": `{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}`,
+	}
+	pods := `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"b-0","namespace":"default","labels":{"app":"b"}},
+		"spec":{"nodeName":"far-node"},"status":{"podIP":"10.1.0.9"}}]}`
+	ask := func(src string) (int, string) {
+		t.Helper()
+		var out, stderr bytes.Buffer
+		code := run(t.Context(), []string{"explain", "packet", src, "10.96.0.1:80/TCP", "--kubeconfig", fakeAPI(t, lists)}, &out, &stderr)
+		return code, out.String() + stderr.String()
+	}
+	code, text := ask("10.1.0.9")
+	if code != exitFailure || !strings.Contains(text, "the Pods of namespace default cannot be read: no, you may not") {
+		t.Errorf("%d %s", code, text)
+	}
+	lists["/api/v1/namespaces/default/pods"] = pods
+	code, text = ask("default/b-0")
+	for _, want := range []string{"on node far-node: REJECTED", "selector app=a matches no Pod; the nearest label is app=b on 1 Pod", "this is another host"} {
+		if code != exitFailure || !strings.Contains(text, want) {
+			t.Errorf("%d %s, want %s", code, text, want)
+		}
 	}
 }
