@@ -149,9 +149,7 @@ func (e *explaining) policy() string {
 
 // forward says where to, and with which source address.
 func (e *explaining) forward() {
-	masqueraded := false
-	masqueraded, e.Masquerade = e.masquerade()
-	e.fate.Masqueraded = masqueraded
+	e.fate.Masqueraded, e.Masquerade = e.masquerade()
 	e.Affinity = "none: any of the endpoints, each time"
 	if a := e.port.Affinity; a > 0 {
 		e.fate.Affinity = a
@@ -167,7 +165,7 @@ func (e *explaining) forward() {
 		n++
 		to := netip.MustParseAddrPort(end.Address)
 		e.fate.Endpoints = append(e.fate.Endpoints, to)
-		end.Masqueraded = masqueraded
+		end.Masqueraded = e.fate.Masqueraded
 		if to.Addr() == e.Packet.From && e.port.Endpoints[i].Local {
 			e.fate.Hairpins = append(e.fate.Hairpins, to)
 			end.Masqueraded = true

@@ -99,7 +99,8 @@ func (w *noEndpoint) withSelector() string {
 		states = append(states, p.Name+" "+state)
 	}
 	if ready > 0 {
-		return fmt.Sprintf("%s with the Service's selector and ready, but no EndpointSlice says so: the EndpointSlice controller (kube-controller-manager) has not made one yet, or does not run", howMany(ready, "Pod is there", "Pods are there"))
+		return howMany(ready, "Pod matches and is ready", "Pods match and are ready") +
+			", but no EndpointSlice says so: the EndpointSlice controller (kube-controller-manager) has not made one yet, or does not run"
 	}
 	return fmt.Sprintf("%s but none is ready: %s", howMany(len(matching), "Pod matches", "Pods match"), list(states))
 }
@@ -304,15 +305,15 @@ func podState(p *corev1.Pod) string {
 
 // reasonText is ": reason: message" of what is there, cut to a line.
 func reasonText(reason, message string) string {
-	text := ""
+	var text strings.Builder
 	for _, part := range []string{reason, message} {
 		part, _, _ = strings.Cut(part, "\n")
 		if len(part) > 200 {
 			part = part[:200] + "..."
 		}
 		if part != "" {
-			text += ": " + part
+			text.WriteString(": " + part)
 		}
 	}
-	return text
+	return text.String()
 }

@@ -269,7 +269,10 @@ func readOnce(ctx context.Context, src manifests.Source) (manifests.Change, erro
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	store, ended := manifests.NewStore(), make(chan error, 1)
 	go func() { ended <- src.Run(ctx, store) }()
-	defer func() { cancel(); <-ended }()
+	defer func() {
+		cancel()
+		<-ended //nolint:errcheck // it has been read, or does not matter any more
+	}()
 	for {
 		select {
 		case <-store.Changed():
@@ -287,11 +290,11 @@ func readOnce(ctx context.Context, src manifests.Source) (manifests.Change, erro
 }
 
 func because(problems []manifests.Problem) string {
-	text := ""
+	var text strings.Builder
 	for _, p := range problems {
-		text += "; " + p.String()
+		text.WriteString("; " + p.String())
 	}
-	return text
+	return text.String()
 }
 
 func newExplainSource(f *explainFlags) (*explainSource, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -83,7 +84,7 @@ type reader struct {
 func (r *reader) endpoints(id uint32) []netip.AddrPort {
 	data, ok := r.have[elementKey{set: r.first + shapes, key: string(appendNumber(nil, id))}]
 	if !ok {
-		r.missing(shapes, fmt.Sprint(id))
+		r.missing(shapes, strconv.FormatUint(uint64(id), 10))
 		return nil
 	}
 	s := shape(parseNumberData(data))

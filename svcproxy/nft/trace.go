@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -298,5 +299,5 @@ func protocolText(p uint8) string {
 	if name, ok := map[uint8]string{6: "tcp", 17: "udp", 132: "sctp"}[p]; ok {
 		return name
 	}
-	return fmt.Sprint(p)
+	return strconv.Itoa(int(p))
 }
