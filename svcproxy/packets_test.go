@@ -67,6 +67,7 @@ type worldNode struct {
 	compiler *compiler
 	plane    *nft.Plane
 	fresh    bool
+	snapshot *nft.Snapshot // since the last sync, once it was asked for
 }
 
 const podsPerNode = 2
@@ -290,6 +291,7 @@ func (w *world) sync(t testing.TB) {
 		if err := n.plane.Apply(changes); err != nil {
 			t.Fatal(err)
 		}
+		n.snapshot = nil
 	}
 }
 
@@ -319,6 +321,9 @@ func (w *world) packet(t *testing.T, line string) error {
 	to, err := netip.ParseAddrPort(netJoin(words[2], words[3]))
 	if err != nil || from == nil {
 		return fmt.Errorf("host or address: %w", err)
+	}
+	if err := w.explains(t, from, words[1], to, want); err != nil {
+		return err
 	}
 	switch want[0] {
 	case "refused":

@@ -41,6 +41,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	if errors.Is(err, errAnswered) {
+		return exitFailure
+	}
 	fmt.Fprintln(stderr, "portico:", oneLine(err))
 	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
@@ -60,9 +63,12 @@ func newRootCommand() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newServeCommand(), newSvcproxyCommand(), newVersionCommand())
+	root.AddCommand(newServeCommand(), newSvcproxyCommand(), newExplainCommand(), newVersionCommand())
 	return root
 }
+
+// errAnswered is for a command whose answer, which is written already, is no.
+var errAnswered = errors.New("no")
 
 // usageError is an error of whoever wrote the command line.
 type usageError struct{ error }

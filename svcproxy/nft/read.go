@@ -2,8 +2,10 @@ package nft
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -65,7 +67,7 @@ func readLive(have map[elementKey]string, e element) Live {
 		live.Broken = "it is decided as " + k.kind.String() + " and translated as " + got.String()
 	}
 	id := parseNumberData(to) & idMask
-	r := reader{have: have, first: first, live: &live}
+	r := reader{have: have, first: first, live: &live, missing: func(setID, string) {}}
 	live.Cluster, live.Local = r.endpoints(id), r.endpoints(id|localBit)
 	return live
 }
@@ -75,11 +77,14 @@ type reader struct {
 	have  map[elementKey]string
 	first setID
 	live  *Live
+	// missing is told what is not there although something leads to it.
+	missing func(id setID, key string)
 }
 
 func (r *reader) endpoints(id uint32) []netip.AddrPort {
 	data, ok := r.have[elementKey{set: r.first + shapes, key: string(appendNumber(nil, id))}]
 	if !ok {
+		r.missing(shapes, strconv.FormatUint(uint64(id), 10))
 		return nil
 	}
 	s := shape(parseNumberData(data))
@@ -97,13 +102,21 @@ func (r *reader) endpoints(id uint32) []netip.AddrPort {
 }
 
 func (r *reader) endpoint(id, place uint32, numbered bool) (netip.AddrPort, bool) {
-	slot := numbersKey(id, place)
 	if !numbered {
-		return parseAddrPort(r.have[elementKey{set: r.first + endpoints, key: slot}])
+		return r.addrPort(endpoints, id, place)
 	}
-	number, ok := r.have[elementKey{set: r.first + slots, key: slot}]
+	number, ok := r.have[elementKey{set: r.first + slots, key: numbersKey(id, place)}]
 	if !ok {
+		r.missing(slots, fmt.Sprintf("%d . %d", id, place))
 		return netip.AddrPort{}, false
 	}
-	return parseAddrPort(r.have[elementKey{set: r.first + members, key: numbersKey(id, parseNumberData(number))}])
+	return r.addrPort(members, id, parseNumberData(number))
+}
+
+func (r *reader) addrPort(set setID, id, n uint32) (netip.AddrPort, bool) {
+	a, ok := parseAddrPort(r.have[elementKey{set: r.first + set, key: numbersKey(id, n)}])
+	if !ok {
+		r.missing(set, fmt.Sprintf("%d . %d", id, n))
+	}
+	return a, ok
 }

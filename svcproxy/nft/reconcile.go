@@ -293,6 +293,15 @@ type table struct {
 
 // readTables reads the tables that have a name of ours, and the rules in them.
 func (p *Plane) readTables() ([]*table, error) {
+	all, err := p.listTables()
+	if err != nil {
+		return nil, err
+	}
+	return all, p.clearUnfinished(&all)
+}
+
+// listTables is readTables without any change to the kernel.
+func (p *Plane) listTables() ([]*table, error) {
 	var all []*table
 	err := p.dump(unix.NFT_MSG_GETTABLE, "", "", func(m message) {
 		t := parseTable(m.body[genHead:])
@@ -308,7 +317,7 @@ func (p *Plane) readTables() ([]*table, error) {
 			return nil, err
 		}
 	}
-	return all, p.clearUnfinished(&all)
+	return all, nil
 }
 
 // clearUnfinished removes one of two tables of ours if no name is free for a new one: at least
