@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -101,7 +102,7 @@ endpoints: [{addresses: [127.0.0.1]}]
 	}
 }
 
-// fetchPatiently asks until somebody answers, on a connection that is then closed.
+// fetchPatiently asks until somebody listens, on a connection that is then closed.
 func fetchPatiently(ctx context.Context, url string) (string, error) {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for {
@@ -110,17 +111,15 @@ func fetchPatiently(ctx context.Context, url string) (string, error) {
 			return "", err
 		}
 		resp, err := client.Do(req)
-		if err == nil && resp.StatusCode == http.StatusOK {
-			defer resp.Body.Close()
-			body, err := io.ReadAll(resp.Body)
-			return string(body), err
+		if errors.Is(err, syscall.ECONNREFUSED) && ctx.Err() == nil {
+			continue
 		}
-		if err == nil {
-			_ = resp.Body.Close()
+		if err != nil {
+			return "", err
 		}
-		if ctx.Err() != nil {
-			return "", fmt.Errorf("nobody answers: %w", err)
-		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		return string(body), err
 	}
 }
 

@@ -172,7 +172,7 @@ func pump(to, from *net.TCPConn, bytes *atomic.Uint64) error {
 func arrived(raw syscall.RawConn) (n int64, err error) {
 	waited := raw.Read(func(fd uintptr) bool {
 		if count, e := unix.IoctlGetInt(int(fd), unix.TIOCINQ); e == nil && count > 0 {
-			n = int64(count)
+			n, err = int64(count), nil // err may be that there was nothing yet
 			return true
 		}
 		// Nothing yet, or the end.
