@@ -168,11 +168,19 @@ func pump(to, from *net.TCPConn, bytes *atomic.Uint64) error {
 	}
 }
 
+// queued is how many bytes can be read.
+func queued(fd uintptr) int64 {
+	n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return int64(n)
+}
+
 // arrived waits for bytes and gives how many there are; 0: the sender is done.
 func arrived(raw syscall.RawConn) (n int64, err error) {
 	waited := raw.Read(func(fd uintptr) bool {
-		if count, e := unix.IoctlGetInt(int(fd), unix.TIOCINQ); e == nil && count > 0 {
-			n, err = int64(count), nil // err may be that there was nothing yet
+		if n, err = queued(fd), nil; n > 0 {
 			return true
 		}
 		// Nothing yet, or the end.
@@ -181,7 +189,9 @@ func arrived(raw syscall.RawConn) (n int64, err error) {
 		for err = unix.EINTR; err == unix.EINTR; {
 			count, _, err = unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		}
-		n = int64(count)
+		if count > 0 { // they came just now
+			n = max(queued(fd), 1)
+		}
 		return err != unix.EAGAIN
 	})
 	if err = cmp.Or(waited, err); err != nil {
