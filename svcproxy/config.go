@@ -4,25 +4,13 @@
 package svcproxy
 
 import (
-	"context"
 	"errors"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/portico-ingress/portico/manifests"
-	"github.com/portico-ingress/portico/svcproxy/nft"
 )
-
-// Plane is what makes a desired state true. There is one: nft.Plane.
-type Plane interface {
-	// Apply makes changes live, all or, after an error, later.
-	Apply(c nft.Changes) error
-	// Repair makes live what is not.
-	Repair() error
-	// Run keeps it so until ctx ends.
-	Run(ctx context.Context)
-}
 
 // Config says what a Controller reads and where it puts the result.
 type Config struct {

@@ -97,6 +97,11 @@ func New(cfg Config) *Controller {
 // State is what there is now.
 func (c *Controller) State() *State { return c.state.Load() }
 
+// Problems are those of the source and of all Services, and what this host cannot serve.
+func (c *Controller) Problems() []manifests.Problem {
+	return append(c.State().Problems(), c.cfg.Plane.Problems()...)
+}
+
 // Run serves until ctx ends, and leaves what is live as it is. An error means that it could not
 // start.
 func (c *Controller) Run(ctx context.Context) error {
@@ -148,12 +153,12 @@ func (c *Controller) take() {
 	if len(moved.Put) > 0 {
 		delta = moved.and(delta)
 	}
-	changes := kernelChanges(delta)
+	update := Update{Delta: delta}
 	if !c.complete {
-		changes.Complete, changes.Node = true, c.cfg.kernelNode()
+		update.Complete, update.Network = true, &c.cfg.Network
 	}
 	compiled := time.Now()
-	err := c.cfg.Plane.Apply(changes)
+	err := c.cfg.Plane.Apply(update)
 	// From now on the data plane remembers what it was told, whether it was written or not.
 	c.complete = true
 	c.health.apply(delta)

@@ -2,7 +2,6 @@ package svcproxy
 
 import (
 	"fmt"
-	"iter"
 	"net/netip"
 	"slices"
 
@@ -46,16 +45,16 @@ const (
 	ReasonUnusableAddr Reason = "the address cannot be that of an endpoint"
 )
 
-// endpointsOf are the endpoints of one port in one family, in order of address and without
+// endpoints are the endpoints of one port in one family, in order of address and without
 // repetition. Only the first address of an endpoint counts: the API says that all lead to the
 // same place.
-func endpointsOf(slicesOf iter.Seq[*discoveryv1.EndpointSlice], port string, protocol corev1.Protocol, ipv6 bool, node string) []Endpoint {
+func (c *pass) endpoints(port string, protocol corev1.Protocol, ipv6 bool) []Endpoint {
 	family := discoveryv1.AddressTypeIPv4
 	if ipv6 {
 		family = discoveryv1.AddressTypeIPv6
 	}
 	var all []Endpoint
-	for s := range slicesOf {
+	for s := range c.objects.EndpointSlices(c.service.Namespace, c.service.Name) {
 		if s.AddressType != family {
 			continue
 		}
@@ -64,7 +63,7 @@ func endpointsOf(slicesOf iter.Seq[*discoveryv1.EndpointSlice], port string, pro
 		}
 		for i := range s.Ports {
 			if number := portNumber(&s.Ports[i], port, protocol); number != 0 {
-				all = appendEndpoints(all, s, number, node)
+				all = appendEndpoints(all, s, number, c.rules)
 			}
 		}
 	}
@@ -81,7 +80,7 @@ func portNumber(p *discoveryv1.EndpointPort, name string, protocol corev1.Protoc
 	return uint16(*p.Port)
 }
 
-func appendEndpoints(all []Endpoint, s *discoveryv1.EndpointSlice, port uint16, node string) []Endpoint {
+func appendEndpoints(all []Endpoint, s *discoveryv1.EndpointSlice, port uint16, rules *Rules) []Endpoint {
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
 		if len(e.Addresses) == 0 {
@@ -91,12 +90,12 @@ func appendEndpoints(all []Endpoint, s *discoveryv1.EndpointSlice, port uint16, 
 		if err != nil || addr.Is6() != (s.AddressType == discoveryv1.AddressTypeIPv6) || addr.Is4In6() || addr.Zone() != "" {
 			continue
 		}
-		all = append(all, newEndpoint(e, netip.AddrPortFrom(addr, port), node))
+		all = append(all, newEndpoint(e, netip.AddrPortFrom(addr, port), rules))
 	}
 	return all
 }
 
-func newEndpoint(e *discoveryv1.Endpoint, addr netip.AddrPort, node string) Endpoint {
+func newEndpoint(e *discoveryv1.Endpoint, addr netip.AddrPort, rules *Rules) Endpoint {
 	n := Endpoint{
 		Addr:        addr,
 		Node:        value(e.NodeName, ""),
@@ -104,7 +103,7 @@ func newEndpoint(e *discoveryv1.Endpoint, addr netip.AddrPort, node string) Endp
 		Serving:     value(e.Conditions.Serving, true),
 		Terminating: value(e.Conditions.Terminating, false),
 	}
-	n.Local = n.Node != "" && n.Node == node
+	n.Local = n.Node != "" && n.Node == rules.NodeName
 	if t := e.TargetRef; t != nil && t.Kind == "Pod" {
 		n.Pod = t.Name
 	}
@@ -116,7 +115,7 @@ func newEndpoint(e *discoveryv1.Endpoint, addr netip.AddrPort, node string) Endp
 			n.nodes = append(n.nodes, f.Name)
 		}
 	}
-	if a := addr.Addr(); a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() {
+	if a := addr.Addr(); a.IsLoopback() && !rules.LoopbackEndpoints || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() {
 		n.Ready, n.Serving, n.Why = false, false, ReasonUnusableAddr
 	}
 	return n

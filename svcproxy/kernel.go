@@ -3,8 +3,26 @@ package svcproxy
 import (
 	"net/netip"
 
+	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/svcproxy/nft"
 )
+
+// Kernel is the data plane in the kernel, nft.Plane, as a Plane. It serves all there is but the PROXY
+// protocol, which takes somebody who writes it.
+type Kernel struct{ *nft.Plane }
+
+// Apply makes changes live.
+func (k Kernel) Apply(u Update) error {
+	changes := kernelChanges(u.Delta)
+	changes.Complete = u.Complete
+	if u.Network != nil {
+		changes.Node = u.Network.kernelNode()
+	}
+	return k.Plane.Apply(changes)
+}
+
+// Problems are none: what the kernel does not take is an error of Apply.
+func (Kernel) Problems() []manifests.Problem { return nil }
 
 // kernelService is a Port in the terms of the kernel's data plane.
 func kernelService(p *Port) *nft.Service {

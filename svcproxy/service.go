@@ -46,6 +46,8 @@ type Port struct {
 	Affinity time.Duration
 	// Sources are who may come in by Frontends that are Restricted.
 	Sources []netip.Prefix
+	// ProxyProtocol is the version of the PROXY protocol's header that endpoints want; 0: none.
+	ProxyProtocol uint8
 }
 
 // HealthCheck is what the Service's healthCheckNodePort answers on this node.
@@ -66,6 +68,12 @@ type Rules struct {
 	// NoExternalIPs ignores spec.externalIPs, which let anybody who may write a Service take the
 	// traffic to any address.
 	NoExternalIPs bool
+	// LoopbackEndpoints lets endpoints be loopback addresses of this host. It is for a folder on
+	// somebody's own computer: in a cluster whoever may write an EndpointSlice could then reach
+	// what listens for its own host alone.
+	LoopbackEndpoints bool
+	// ProxyProtocol says that the data plane can write that protocol's header.
+	ProxyProtocol bool
 }
 
 // labelProxyName says that another program than the usual one serves a Service.
@@ -145,9 +153,11 @@ func (c *pass) port(p *corev1.ServicePort, ipv6 bool) *Port {
 		Protocol:  protocol,
 		IPv6:      ipv6,
 		Frontends: frontends,
-		Endpoints: endpointsOf(c.objects.EndpointSlices(s.Namespace, s.Name), p.Name, protocol, ipv6, c.rules.NodeName),
+		Endpoints: c.endpoints(p.Name, protocol, ipv6),
 		Affinity:  affinityOf(s),
 		Sources:   c.sources(frontends, ipv6),
+
+		ProxyProtocol: c.proxyProtocol(protocol),
 	}
 	usable := categorize(out.Endpoints, policiesOf(frontends), c.at.place)
 	cluster, local := out.count()

@@ -20,7 +20,7 @@ var importOrder = map[string][]string{
 	"certs":             {},
 	"manifests":         {},
 	"svcproxy/nft":      {"svcproxy/netlab"},
-	"svcproxy/relay":    {},
+	"svcproxy/relay":    {"svcproxy/netlab"},
 	"svcproxy/announce": {},
 	"bench":             {},
 	"svcproxy/netlab":   {}, // of tests only
@@ -34,7 +34,7 @@ var importOrder = map[string][]string{
 	"svcproxy/addresses": {"manifests"},
 	"svcproxy":           {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/addresses", "svcproxy/netlab"},
 
-	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft", "svcproxy/netlab"},
+	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft", "svcproxy/relay", "svcproxy/netlab"},
 }
 
 // withoutKubernetes are the packages that a request goes through.

@@ -30,6 +30,7 @@ func newSvcproxyCommand() *cobra.Command {
 		Short: "Make Services work on this node: cluster IPs, NodePorts, LoadBalancer addresses",
 		Example: `  portico svcproxy --cluster-cidr 10.244.0.0/16          in a Pod of a DaemonSet, host network
   portico svcproxy --manifests ./manifests               the Services of a folder
+  portico svcproxy --manifests ./manifests --mode relay  without root: NodePorts on this computer
   portico svcproxy cleanup                               remove all that it made`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -94,7 +95,7 @@ func (f *svcproxyFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.kubeconfig, "kubeconfig", "", "the cluster that this `file` names (default: the one it runs in)")
 	s.StringVar(&f.nodeName, "node-name", "", "`name` of this node in the cluster (default: $NODE_NAME, or the host name)")
 	s.StringVar(&f.apiserver, "apiserver", "", "`host:port` of the API server, so that it is reached before any Service is")
-	s.Var(&f.mode, "mode", "how to serve; auto is nftables (relay is not supported yet)")
+	s.Var(&f.mode, "mode", "how to serve: in the kernel (nftables), in this process, which takes no privileges (relay), or auto: nftables if the kernel lets it")
 	s.Var(&f.clusterCIDR, "cluster-cidr", "where the Pods of the cluster are; repeat it for both IP families")
 	s.Var(&f.nodePortAddresses, "nodeport-addresses", "this node's addresses that answer NodePorts (default: all but loopback)")
 	s.Var(&f.nodePortRange, "nodeport-range", "the NodePorts of the cluster, which this node then keeps free")
@@ -108,8 +109,6 @@ func (f *svcproxyFlags) validate() error {
 	switch {
 	case f.changed("manifests") && f.changed("kubeconfig"):
 		return usagef("--manifests and --kubeconfig: give one of them")
-	case f.mode.value == "relay":
-		return usagef("--mode relay: is not supported yet")
 	case len(f.lbPool) > 0:
 		return usagef("--lb-pool: is not supported yet")
 	case len(f.announceInterface) > 0:
@@ -178,19 +177,21 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 			return wrongValue("admin", flags.admin.String(), err)
 		}
 	}
-	plane, err := nft.New(nft.Config{Log: log.Named("nft")})
+	plane, err := flags.plane(log)
 	if err != nil {
 		return err
 	}
-	defer plane.Close()
-	if err := svcproxy.ReservePorts(svcproxy.PortRange(flags.nodePortRange)); err != nil {
-		log.Warn("NodePorts are not kept free for Services", zap.Error(err))
+	defer plane.close()
+	if plane.kernel != nil {
+		if err := svcproxy.ReservePorts(svcproxy.PortRange(flags.nodePortRange)); err != nil {
+			log.Warn("NodePorts are not kept free for Services", zap.Error(err))
+		}
 	}
 	store := manifests.NewStore()
 	metrics := newSvcproxyMetrics(plane)
 	controller := svcproxy.New(svcproxy.Config{
-		Store: store, Plane: plane,
-		Rules:   svcproxy.Rules{NodeName: flags.nodeName},
+		Store: store, Plane: plane.Plane,
+		Rules:   flags.rules(plane),
 		Network: svcproxy.Network{ClusterCIDRs: flags.clusterCIDR, NodePortAddresses: flags.nodePortAddresses},
 		Observe: metrics.observer(),
 		Log:     log.Named("svcproxy"),

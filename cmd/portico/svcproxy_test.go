@@ -30,7 +30,6 @@ func TestSvcproxyRefusesBadFlags(t *testing.T) {
 		{"--cluster-cidr=10.0.0.0", "want address ranges like"},
 		{"--nodeport-range=5-4", "want ports like"},
 		{"--apiserver=a", "want host:port"},
-		{"--mode=relay", "not supported yet"},
 		{"--mode=ipvs", "want one of auto, nftables, relay"},
 		{"--lb-pool=10.0.0.0/8", "not supported yet"},
 		{"--announce-interface=eth0", "not supported yet"},

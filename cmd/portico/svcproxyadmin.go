@@ -32,7 +32,7 @@ func svcproxyAPI(c *svcproxy.Controller, store *manifests.Store, m *svcproxyMetr
 		writeJSON(w, http.StatusOK, map[string]any{"services": viewServices(c.State())})
 	})
 	r.Get("/api/v1/problems", func(w http.ResponseWriter, _ *http.Request) {
-		problems := c.State().Problems()
+		problems := c.Problems()
 		if !c.State().Ready {
 			problems = store.Problems()
 		}
@@ -113,7 +113,7 @@ type svcproxyMetrics struct {
 	failures             prometheus.Counter
 }
 
-func newSvcproxyMetrics(plane *nft.Plane) *svcproxyMetrics {
+func newSvcproxyMetrics(plane *dataPlane) *svcproxyMetrics {
 	buckets := []float64{.0001, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 1, 5, 30}
 	m := &svcproxyMetrics{
 		registry: prometheus.NewRegistry(),
@@ -129,6 +129,10 @@ func newSvcproxyMetrics(plane *nft.Plane) *svcproxyMetrics {
 	}
 	m.registry.MustRegister(m.programming, m.writing, m.failures,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if plane.relay != nil {
+		m.registry.MustRegister(newRelayCollector(plane.relay))
+		return m
+	}
 	for name, read := range map[string]struct {
 		help string
 		get  func(nft.Stats) uint64
@@ -141,7 +145,7 @@ func newSvcproxyMetrics(plane *nft.Plane) *svcproxyMetrics {
 	} {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "portico_svcproxy_kernel_" + name, Help: read.help,
-		}, func() float64 { return float64(read.get(plane.Stats())) }))
+		}, func() float64 { return float64(read.get(plane.kernel.Stats())) }))
 	}
 	return m
 }

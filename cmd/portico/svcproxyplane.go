@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/portico-ingress/portico/svcproxy"
+	"github.com/portico-ingress/portico/svcproxy/nft"
+	"github.com/portico-ingress/portico/svcproxy/relay"
+)
+
+// dataPlane is one of the two: the other one is nil.
+type dataPlane struct {
+	svcproxy.Plane
+	kernel *nft.Plane
+	relay  *relay.Plane
+}
+
+func (d *dataPlane) close() {
+	if d.kernel != nil {
+		d.kernel.Close()
+	}
+}
+
+// plane makes the one that --mode says. auto is the kernel's if it takes the table, and says why if not.
+func (f *svcproxyFlags) plane(log *zap.Logger) (*dataPlane, error) {
+	if f.mode.value != "relay" {
+		kernel, err := newKernelPlane(log)
+		if err == nil {
+			return &dataPlane{Plane: svcproxy.Kernel{Plane: kernel}, kernel: kernel}, nil
+		}
+		if f.mode.value == "nftables" {
+			return nil, fmt.Errorf("--mode nftables: %w", err)
+		}
+		log.Warn("Services are served in userspace, because nftables cannot be used", zap.NamedError("why", err))
+	}
+	userspace, err := relay.New(relay.Config{Log: log.Named("relay")})
+	if err != nil {
+		return nil, err
+	}
+	return &dataPlane{Plane: svcproxy.NewRelay(userspace), relay: userspace}, nil
+}
+
+func newKernelPlane(log *zap.Logger) (*nft.Plane, error) {
+	p, err := nft.New(nft.Config{Log: log.Named("nft")})
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Probe(); err != nil {
+		p.Close()
+		return nil, fmt.Errorf("nft: %w", err)
+	}
+	return p, nil
+}
+
+// rules are those of all Services. The owner of a folder may use what listens on loopback.
+func (f *svcproxyFlags) rules(d *dataPlane) svcproxy.Rules {
+	return svcproxy.Rules{
+		NodeName:          f.nodeName,
+		ProxyProtocol:     d.relay != nil,
+		LoopbackEndpoints: d.relay != nil && f.changed("manifests"),
+	}
+}
+
+// relayCollector tells Prometheus what the data plane in userspace has done.
+type relayCollector struct {
+	plane   *relay.Plane
+	metrics []relayMetric
+}
+
+type relayMetric struct {
+	desc *prometheus.Desc
+	typ  prometheus.ValueType
+	get  func(*relay.Count) uint64
+}
+
+func newRelayCollector(p *relay.Plane) *relayCollector {
+	metric := func(name, help string, typ prometheus.ValueType, get func(*relay.Count) uint64) relayMetric {
+		return relayMetric{prometheus.NewDesc("portico_svcproxy_relay_"+name, help, []string{"port", "frontend"}, nil), typ, get}
+	}
+	return &relayCollector{p, []relayMetric{
+		metric("open", "TCP connections and UDP sessions that there are now.", prometheus.GaugeValue, func(c *relay.Count) uint64 { return c.Open }),
+		metric("connections_total", "TCP connections and UDP sessions that were forwarded.", prometheus.CounterValue, func(c *relay.Count) uint64 { return c.Connections }),
+		metric("received_bytes_total", "Bytes that came from clients.", prometheus.CounterValue, func(c *relay.Count) uint64 { return c.FromClients }),
+		metric("sent_bytes_total", "Bytes that went to clients.", prometheus.CounterValue, func(c *relay.Count) uint64 { return c.ToClients }),
+		metric("connect_failures_total", "Endpoints that did not take a connection.", prometheus.CounterValue, func(c *relay.Count) uint64 { return c.ConnectFailures }),
+		metric("unreachable_total", "Clients for whom no endpoint took a connection.", prometheus.CounterValue, func(c *relay.Count) uint64 { return c.Unreachable }),
+		metric("denied_total", "Clients turned away by source ranges or traffic policy after they were accepted.", prometheus.CounterValue, func(c *relay.Count) uint64 { return c.Denied }),
+		metric("limited_total", "Clients turned away because there were too many.", prometheus.CounterValue, func(c *relay.Count) uint64 { return c.Limited }),
+	}}
+}
+
+// Describe implements prometheus.Collector.
+func (r *relayCollector) Describe(to chan<- *prometheus.Desc) {
+	for _, m := range r.metrics {
+		to <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (r *relayCollector) Collect(to chan<- prometheus.Metric) {
+	for _, c := range r.plane.Counters() {
+		for _, m := range r.metrics {
+			to <- prometheus.MustNewConstMetric(m.desc, m.typ, float64(m.get(&c)), c.Service, c.Frontend.String())
+		}
+	}
+}
