@@ -110,7 +110,7 @@ func unannounced(c serviceClaim) manifests.Problem {
 	return manifests.Problem{
 		Object: manifests.Ref{Kind: manifests.KindService, Namespace: c.object.Namespace, Name: c.object.Name},
 		Field:  "status.loadBalancer.ingress",
-		Text:   "no L2Advertisement is about pool " + c.pool + ", so no node announces the address; make one (its spec may be empty)",
+		Text:   "no L2Advertisement is about pool " + c.pool + ", so no node announces the address; make one, for all pools with spec: {}",
 	}
 }
 
