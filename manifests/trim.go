@@ -78,14 +78,17 @@ func trimIngress(v *networkingv1.Ingress) *networkingv1.Ingress {
 	}
 }
 
-// trimService keeps the whole spec, which is small and which L4 reads nearly all of, and the
-// labels, one of which (service.kubernetes.io/service-proxy-name) says who serves it.
+// trimService keeps the whole spec, which is small and which L4 reads nearly all of, the labels,
+// one of which (service.kubernetes.io/service-proxy-name) says who serves it, and the finalizers,
+// one of which is the load balancer's.
 func trimService(v *corev1.Service) *corev1.Service {
-	return &corev1.Service{
+	t := &corev1.Service{
 		ObjectMeta: trimMetaLabels(&v.ObjectMeta),
 		Spec:       v.Spec,
 		Status:     corev1.ServiceStatus{LoadBalancer: v.Status.LoadBalancer},
 	}
+	t.Finalizers = v.Finalizers
+	return t
 }
 
 // sliceLabels are the labels of an EndpointSlice that are read.

@@ -34,6 +34,8 @@ func TestTrim(t *testing.T) {
 	node := "n"
 	sliceMeta := trimmedMeta(map[string]string{discoveryv1.LabelServiceName: "web"})
 	sliceMeta.Annotations = nil
+	serviceMeta := trimmedMeta(all)
+	serviceMeta.Finalizers = []string{"f"}
 	podMeta := trimmedMeta(all)
 	podMeta.Annotations = nil
 	for name, c := range map[string]struct{ in, want metav1.Object }{
@@ -43,7 +45,7 @@ func TestTrim(t *testing.T) {
 		},
 		"Service": {
 			&corev1.Service{ObjectMeta: fullMeta(), Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.2", HealthCheckNodePort: 5}, Status: corev1.ServiceStatus{LoadBalancer: lb, Conditions: []metav1.Condition{{}}}},
-			&corev1.Service{ObjectMeta: trimmedMeta(all), Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.2", HealthCheckNodePort: 5}, Status: corev1.ServiceStatus{LoadBalancer: lb}},
+			&corev1.Service{ObjectMeta: serviceMeta, Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.2", HealthCheckNodePort: 5}, Status: corev1.ServiceStatus{LoadBalancer: lb}},
 		},
 		"EndpointSlice": {
 			&discoveryv1.EndpointSlice{ObjectMeta: fullMeta(), AddressType: "IPv4", Endpoints: []discoveryv1.Endpoint{{

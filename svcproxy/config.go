@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/portico-ingress/portico/manifests"
 )
@@ -31,6 +32,10 @@ type Observer struct {
 	// Programmed is called when a change is live: what it took to compile and to write, and how
 	// long ago it reached the Store.
 	Programmed func(compile, write, since time.Duration)
+	// Changed is called with every change after it has been given to the data plane.
+	Changed func(manifests.Change)
+	// HealthPortTaken is called when the healthCheckNodePort of a Service cannot be served.
+	HealthPortTaken func(service corev1.ObjectReference, port uint16, err error)
 	// Failed is called when the data plane refused a change, which is then tried again.
 	Failed func(err error)
 }

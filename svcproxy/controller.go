@@ -112,7 +112,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		return errors.New("svcproxy: Controller.Run called twice")
 	}
 	c.compiler = newCompiler(c.cfg.Rules)
-	c.health = newHealthServers(c.cfg.NodePortAddresses, func() bool { return c.State().Healthy() }, c.log)
+	c.health = newHealthServers(c.cfg.NodePortAddresses, func() bool { return c.State().Healthy() }, c.healthPortTaken)
 	ctx, cancel := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
@@ -163,6 +163,24 @@ func (c *Controller) take() {
 	c.complete = true
 	c.health.apply(delta)
 	c.finish(err, change.Problems, compiled.Sub(start), time.Since(compiled))
+	if o := c.cfg.Observe; o != nil && o.Changed != nil {
+		o.Changed(change)
+	}
+}
+
+// healthPortTaken tells that a healthCheckNodePort cannot be served.
+func (c *Controller) healthPortTaken(namespace, name string, port uint16, err error) {
+	c.log.Warn("healthCheckNodePort cannot be served; free the port, or give the Service another",
+		zap.String("service", namespace+"/"+name), zap.Error(err))
+	o := c.cfg.Observe
+	if o == nil || o.HealthPortTaken == nil {
+		return
+	}
+	ref := corev1.ObjectReference{Kind: manifests.KindService, APIVersion: "v1", Namespace: namespace, Name: name}
+	if s := c.compiler.objects.Service(namespace, name); s != nil {
+		ref.UID = s.UID
+	}
+	o.HealthPortTaken(ref, port, err)
 }
 
 // and gives both one after the other.

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 // healthServers answer the healthCheckNodePort of Services: whether an external load balancer
@@ -19,7 +17,7 @@ import (
 type healthServers struct {
 	addresses []string // where to listen, without a port
 	healthy   func() bool
-	log       *zap.Logger
+	taken     func(namespace, name string, port uint16, err error)
 	byService map[string]*healthServer
 }
 
@@ -34,8 +32,8 @@ type healthState struct {
 	endpoints       int
 }
 
-func newHealthServers(ranges []netip.Prefix, healthy func() bool, log *zap.Logger) *healthServers {
-	h := &healthServers{healthy: healthy, log: log, byService: map[string]*healthServer{}}
+func newHealthServers(ranges []netip.Prefix, healthy func() bool, taken func(namespace, name string, port uint16, err error)) *healthServers {
+	h := &healthServers{healthy: healthy, taken: taken, byService: map[string]*healthServer{}}
 	for _, r := range ranges {
 		if r.IsSingleIP() {
 			h.addresses = append(h.addresses, r.Addr().String())
@@ -89,8 +87,7 @@ func (h *healthServers) start(port uint16, state *healthState) *healthServer {
 	for _, address := range h.addresses {
 		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
 		if err != nil {
-			h.log.Warn("healthCheckNodePort cannot be served; free the port, or give the Service another",
-				zap.String("service", state.namespace+"/"+state.name), zap.Error(err))
+			h.taken(state.namespace, state.name, port, err)
 			continue
 		}
 		listening = true

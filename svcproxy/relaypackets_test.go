@@ -57,6 +57,7 @@ func runRelayed(t *testing.T, archive *txtar.Archive, ipv6 bool) {
 		options, archive.Files = string(archive.Files[0].Data), archive.Files[1:]
 	}
 	w := newWorld(t, ipv6, options)
+	w.relayed = true
 	var planes [2]*Relay
 	for i, node := range w.Nodes {
 		planes[i] = startRelay(t, node)

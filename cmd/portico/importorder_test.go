@@ -32,9 +32,10 @@ var importOrder = map[string][]string{
 
 	"ingress":            {"router", "router/engine", "router/filter", "certs", "manifests", "ingress/annotation"},
 	"svcproxy/addresses": {"manifests"},
+	"svcproxy/balancer":  {"manifests", "svcproxy/addresses", "svcproxy/announce"},
 	"svcproxy":           {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/addresses", "svcproxy/netlab"},
 
-	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft", "svcproxy/relay", "svcproxy/netlab"},
+	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft", "svcproxy/relay", "svcproxy/addresses", "svcproxy/balancer", "svcproxy/netlab"},
 }
 
 // withoutKubernetes are the packages that a request goes through.

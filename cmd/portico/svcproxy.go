@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -16,10 +18,13 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
 	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/svcproxy"
+	"github.com/portico-ingress/portico/svcproxy/addresses"
+	"github.com/portico-ingress/portico/svcproxy/balancer"
 	"github.com/portico-ingress/portico/svcproxy/nft"
 )
 
@@ -99,8 +104,8 @@ func (f *svcproxyFlags) register(s *pflag.FlagSet) {
 	s.Var(&f.clusterCIDR, "cluster-cidr", "where the Pods of the cluster are; repeat it for both IP families")
 	s.Var(&f.nodePortAddresses, "nodeport-addresses", "this node's addresses that answer NodePorts (default: all but loopback)")
 	s.Var(&f.nodePortRange, "nodeport-range", "the NodePorts of the cluster, which this node then keeps free")
-	s.Var(&f.lbPool, "lb-pool", "addresses for LoadBalancer Services (not supported yet)")
-	s.StringSliceVar(&f.announceInterface, "announce-interface", nil, "where to announce LoadBalancer addresses (not supported yet)")
+	s.Var(&f.lbPool, "lb-pool", "addresses for LoadBalancer Services, besides those of IPAddressPools; repeat it for more")
+	s.StringSliceVar(&f.announceInterface, "announce-interface", nil, "`interface`s to announce LoadBalancer addresses on, as a pattern like eth*; repeat it for more (default: all that lead to a LAN)")
 	s.Var(&f.admin, "admin", "where to listen for probes, metrics and the admin API; empty for not at all")
 	s.Var(&f.logLevel, "log-level", "what to log on stderr")
 }
@@ -109,10 +114,11 @@ func (f *svcproxyFlags) validate() error {
 	switch {
 	case f.changed("manifests") && f.changed("kubeconfig"):
 		return usagef("--manifests and --kubeconfig: give one of them")
-	case len(f.lbPool) > 0:
-		return usagef("--lb-pool: is not supported yet")
-	case len(f.announceInterface) > 0:
-		return usagef("--announce-interface: is not supported yet")
+	case f.changed("manifests") && len(f.lbPool)+len(f.announceInterface) > 0:
+		return usagef("--lb-pool and --announce-interface: need a cluster; with --manifests, Services have the addresses that their status says, and nobody announces them")
+	}
+	if err := f.validateBalancer(); err != nil {
+		return err
 	}
 	if f.apiserver != "" {
 		if _, _, err := net.SplitHostPort(f.apiserver); err != nil {
@@ -133,23 +139,58 @@ func (f *svcproxyFlags) validate() error {
 	return files.validateFiles()
 }
 
-// source is where the Services come from.
-func (f *svcproxyFlags) source(log *zap.Logger) (manifests.Source, error) {
+// validateBalancer checks pools as they are used, and patterns.
+func (f *svcproxyFlags) validateBalancer() error {
+	if _, problems := addresses.NewPools(nil, f.pools()); len(problems) > 0 {
+		return wrongValue("lb-pool", f.lbPool.String(), errors.New(problems[0].Text))
+	}
+	for _, pattern := range f.announceInterface {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			return wrongValue("announce-interface", pattern, errors.New("want the name of an interface, or a pattern like eth*"))
+		}
+	}
+	return nil
+}
+
+func (f *svcproxyFlags) pools() []string {
+	var all []string
+	for _, p := range f.lbPool {
+		all = append(all, p.String())
+	}
+	return all
+}
+
+// serviceSource is where the Services come from, and the balancer of that cluster; nil for a
+// folder.
+type serviceSource struct {
+	manifests.Source
+	balancer *balancer.Config
+}
+
+func (f *svcproxyFlags) source(log *zap.Logger) (serviceSource, error) {
 	if f.changed("manifests") {
-		return newFolder(f.manifests, log), nil
+		log.Info("no cluster: LoadBalancer Services have the addresses that their status says, and nobody announces them")
+		return serviceSource{Source: newFolder(f.manifests, log)}, nil
 	}
 	config, err := clusterConfig(&serveFlags{kubeconfig: f.kubeconfig, changed: f.changed})
 	if err != nil {
-		return nil, err
+		return serviceSource{}, err
 	}
 	f.direct(config)
 	config.UserAgent = "portico/" + version
 	cluster, err := manifests.NewClusterConfig(config)
 	if err != nil {
-		return nil, usageError{err}
+		return serviceSource{}, usageError{err}
 	}
 	cluster.Node, cluster.Log = f.nodeName, log.Named("cluster")
-	return manifests.NewCluster(cluster), nil
+	resources, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return serviceSource{}, usageError{err}
+	}
+	return serviceSource{manifests.NewCluster(cluster), &balancer.Config{
+		Client: cluster.Client, Dynamic: resources, Node: f.nodeName, Namespace: ownNamespace(),
+		Pools: f.pools(), Interfaces: f.announceInterface, Log: log.Named("balancer"),
+	}}, nil
 }
 
 // direct leads to the API server itself: the Service in front of it does not work before this
@@ -167,6 +208,7 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 		return err
 	}
 	takeKlog(log)
+	frugal(log)
 	src, err := flags.source(log)
 	if err != nil {
 		return err
@@ -189,18 +231,27 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 	}
 	store := manifests.NewStore()
 	metrics := newSvcproxyMetrics(plane)
+	observer := metrics.observer()
 	controller := svcproxy.New(svcproxy.Config{
 		Store: store, Plane: plane.Plane,
 		Rules:   flags.rules(plane),
 		Network: svcproxy.Network{ClusterCIDRs: flags.clusterCIDR, NodePortAddresses: flags.nodePortAddresses},
-		Observe: metrics.observer(),
+		Observe: observer,
 		Log:     log.Named("svcproxy"),
 	})
+	if plane.kernel != nil {
+		metrics.registry.MustRegister(newConnectionCounter(plane.kernel, controller.State))
+	}
+	balance, err := newBalance(src.balancer, controller, observer)
+	if err != nil {
+		return err
+	}
 	api := newAdminServer(svcproxyAPI(controller, store, metrics), log.Named("admin"))
 	log.Info("starting", zap.String("version", version), zap.String("node", flags.nodeName), zap.String("admin", where(ln)))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return src.Run(ctx, store) })
 	g.Go(func() error { return controller.Run(ctx) })
+	g.Go(func() error { return balance(ctx) })
 	if ln != nil {
 		g.Go(func() error {
 			if err := api.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
@@ -214,6 +265,32 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 		return api.Close()
 	})
 	return g.Wait()
+}
+
+// newBalance gives what makes LoadBalancer Services work: nothing without a cluster.
+func newBalance(cfg *balancer.Config, controller *svcproxy.Controller, observer *svcproxy.Observer) (func(context.Context) error, error) {
+	if cfg == nil {
+		return func(context.Context) error { return nil }, nil
+	}
+	cfg.Problems = controller.Problems
+	b, err := balancer.New(*cfg)
+	if err != nil {
+		return nil, err
+	}
+	observer.Changed, observer.HealthPortTaken = b.Change, b.HealthPortTaken
+	return b.Run, nil
+}
+
+// svcproxyGCPercent: nearly all memory is objects that stay, and little is made anew. Collecting
+// twice as often costs a little CPU and a quarter of the memory less.
+const svcproxyGCPercent = 40
+
+// frugal keeps memory low, unless GOGC says otherwise.
+func frugal(log *zap.Logger) {
+	limitMemory(os.DirFS("/"), os.Getenv, log)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(svcproxyGCPercent)
+	}
 }
 
 // prefixes are the values of a flag that may be repeated.

@@ -9,21 +9,32 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
 )
 
 const manifestsDir = "../../manifests"
+
+// shipped are the kinds that are in the manifests.
+var shipped = func() *runtime.Scheme {
+	s := runtime.NewScheme()
+	utilruntime.Must(scheme.AddToScheme(s))
+	utilruntime.Must(apiextensionsv1.AddToScheme(s))
+	return s
+}()
 
 // decodeFolder reads all objects of a folder as strictly as an API server reads them.
 func decodeFolder(t *testing.T, dir string) []runtime.Object {
@@ -51,7 +62,7 @@ func decodeFolder(t *testing.T, dir string) []runtime.Object {
 
 func decodeFile(t *testing.T, name string, b []byte) []runtime.Object {
 	t.Helper()
-	decoder := json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme.Scheme, scheme.Scheme, json.SerializerOptions{Yaml: true, Strict: true})
+	decoder := json.NewSerializerWithOptions(json.DefaultMetaFactory, shipped, shipped, json.SerializerOptions{Yaml: true, Strict: true})
 	var all []runtime.Object
 	for docs := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(b))); ; {
 		doc, err := docs.Read()
@@ -72,7 +83,7 @@ func decodeFile(t *testing.T, name string, b []byte) []runtime.Object {
 }
 
 func TestManifestsParse(t *testing.T) {
-	for _, dir := range []string{"install/base", "install/hostports", "demo", "examples"} {
+	for _, dir := range []string{"install/base", "install/hostports", "install/loadbalancer", "install/svcproxy", "demo", "examples"} {
 		t.Run(dir, func(t *testing.T) { decodeFolder(t, dir) })
 	}
 }
@@ -96,7 +107,7 @@ func TestDemoAndExamplesNameTheirNamespace(t *testing.T) {
 
 // Every file that a kustomization.yaml names is there, and every other file is named.
 func TestKustomizations(t *testing.T) {
-	for _, dir := range []string{"install/base", "install/hostports", "install/loadbalancer"} {
+	for _, dir := range []string{"install/base", "install/hostports", "install/loadbalancer", "install/svcproxy", "install/edge"} {
 		b, err := os.ReadFile(filepath.Join(manifestsDir, dir, "kustomization.yaml"))
 		if err != nil {
 			t.Fatal(err)
@@ -165,6 +176,33 @@ func TestInstalledCommandLines(t *testing.T) {
 	}
 }
 
+// The same for svcproxy, which has no Service and no drain, but two capabilities and no more.
+func TestInstalledSvcproxy(t *testing.T) {
+	pod := podSpec(t, "install/svcproxy", "DaemonSet")
+	flags := newSvcproxyFlags()
+	cmd := newSvcproxyCommand()
+	cmd.ResetFlags()
+	flags.register(cmd.Flags())
+	c := pod.Containers[0]
+	if len(c.Args) == 0 || c.Args[0] != "svcproxy" {
+		t.Fatalf("args %q", c.Args)
+	}
+	if err := errors.Join(cmd.ParseFlags(c.Args[1:]), flags.validate()); err != nil {
+		t.Fatal(err)
+	}
+	for path, probe := range map[string]*corev1.Probe{"/livez": c.LivenessProbe, "/readyz": c.ReadinessProbe} {
+		h := probe.HTTPGet
+		if h == nil || h.Path != path || h.Host+":"+h.Port.String() != flags.admin.String() {
+			t.Errorf("probe of %s: %v", path, h)
+		}
+	}
+	sc := c.SecurityContext
+	if !pod.HostNetwork || !*sc.ReadOnlyRootFilesystem || *sc.AllowPrivilegeEscalation || sc.Privileged != nil ||
+		!slices.Equal(sc.Capabilities.Drop, []corev1.Capability{"ALL"}) || !slices.Equal(sc.Capabilities.Add, []corev1.Capability{"NET_ADMIN", "NET_RAW"}) {
+		t.Errorf("securityContext %v, hostNetwork %v", sc, pod.HostNetwork)
+	}
+}
+
 func checkProbes(t *testing.T, c corev1.Container, flags *serveFlags) {
 	t.Helper()
 	ports := map[string]int32{}
@@ -210,8 +248,27 @@ func TestInstalledPermissions(t *testing.T) {
 		"events.":                            "create patch",
 		"events.events.k8s.io":               "create patch",
 	}
+	checkPermissions(t, "install/base", want)
+}
+
+// What svcproxy may do in the whole cluster, in full.
+func TestInstalledPermissionsOfSvcproxy(t *testing.T) {
+	checkPermissions(t, "install/svcproxy", map[string]string{
+		"services.":                       "get list watch, patch",
+		"services/status.":                "patch",
+		"nodes.":                          "get list watch",
+		"namespaces.":                     "get list watch",
+		"endpointslices.discovery.k8s.io": "get list watch",
+		"ipaddresspools.metallb.io":       "get list watch",
+		"l2advertisements.metallb.io":     "get list watch",
+		"events.events.k8s.io":            "create",
+	})
+}
+
+func checkPermissions(t *testing.T, dir string, want map[string]string) {
+	t.Helper()
 	got := map[string]string{}
-	for _, obj := range decodeFolder(t, "install/base") {
+	for _, obj := range decodeFolder(t, dir) {
 		role, ok := obj.(*rbacv1.ClusterRole)
 		if !ok {
 			continue
@@ -219,7 +276,11 @@ func TestInstalledPermissions(t *testing.T) {
 		for _, rule := range role.Rules {
 			for _, group := range rule.APIGroups {
 				for _, resource := range rule.Resources {
-					got[resource+"."+group] = strings.Join(rule.Verbs, " ")
+					name, verbs := resource+"."+group, strings.Join(rule.Verbs, " ")
+					if before, ok := got[name]; ok {
+						verbs = before + ", " + verbs
+					}
+					got[name] = verbs
 				}
 			}
 		}

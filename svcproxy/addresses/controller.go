@@ -3,6 +3,7 @@ package addresses
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -45,6 +46,11 @@ type State struct {
 	// Pools as NewPools made them, and what it said.
 	Pools        []*Pool
 	PoolProblems []manifests.Problem
+	// Unserved are problems of Services that others found, and that nobody else tells.
+	Unserved []manifests.Problem
+	// UIDs are those of objects in problems that are not in Services: without it, kubectl does not
+	// show an Event with its object.
+	UIDs map[manifests.Ref]types.UID
 }
 
 // Controller gives Services their addresses. Only the leader may have one: it believes that
@@ -96,6 +102,7 @@ func (c *Controller) Sync(ctx context.Context, s State) ([]manifests.Problem, er
 			errs = append(errs, err)
 		}
 	}
+	problems = append(problems, s.Unserved...)
 	c.tell(ctx, problems, s)
 	return problems, errors.Join(errs...)
 }
@@ -146,7 +153,7 @@ func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s S
 		if p.Field != "" {
 			note = p.Field + ": " + note
 		}
-		if err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, reasonOf(p), note); err != nil {
+		if err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, reasonOf(p, s), note); err != nil {
 			c.log.Warn("Event not written", zap.Stringer("problem", p), zap.Error(err))
 			delete(still, p)
 		}
@@ -154,9 +161,11 @@ func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s S
 	c.told = still
 }
 
-func reasonOf(p manifests.Problem) string {
+func reasonOf(p manifests.Problem, s State) string {
 	switch {
-	case p.Object.Kind == KindPool:
+	case slices.Contains(s.Unserved, p):
+		return "NotServed"
+	case p.Object.Kind == KindPool, p.Object.Kind == KindL2Advertisement, p.Object.Kind == manifests.KindConfigMap:
 		return "BadPool"
 	case p.Field == "status.loadBalancer":
 		return "AddressOfNoPool"
@@ -165,8 +174,8 @@ func reasonOf(p manifests.Problem) string {
 }
 
 func reference(ref manifests.Ref, s State) corev1.ObjectReference {
-	about := corev1.ObjectReference{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name, APIVersion: "v1"}
-	if ref.Kind == KindPool {
+	about := corev1.ObjectReference{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name, APIVersion: "v1", UID: s.UIDs[ref]}
+	if ref.Kind == KindPool || ref.Kind == KindL2Advertisement {
 		about.APIVersion = "metallb.io/v1beta1"
 		return about
 	}

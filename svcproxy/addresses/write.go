@@ -99,10 +99,17 @@ func (w writer) patch(ctx context.Context, svc *corev1.Service, metadata map[str
 	return err
 }
 
+// status changes the addresses and nothing else, if the Service is still the one that was read:
+// it may have been read in part.
 func (w writer) status(ctx context.Context, svc *corev1.Service, ingress []corev1.LoadBalancerIngress) error {
-	c := svc.DeepCopy()
-	c.Status.LoadBalancer.Ingress = ingress
-	stored, err := w.client.CoreV1().Services(svc.Namespace).UpdateStatus(ctx, c, metav1.UpdateOptions{})
+	body, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"resourceVersion": svc.ResourceVersion, "uid": svc.UID},
+		"status":   map[string]any{"loadBalancer": map[string]any{"ingress": ingress}},
+	})
+	if err != nil {
+		return err
+	}
+	stored, err := w.client.CoreV1().Services(svc.Namespace).Patch(ctx, svc.Name, types.MergePatchType, body, metav1.PatchOptions{}, "status")
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

@@ -1,8 +1,9 @@
 // Echo is the backend of the tests: it answers every request with what it saw.
 //
 // By environment: NAME is told in every answer; PORTS (8080) are the ports it
-// listens on, separated by commas, and TLS_PORTS those with a certificate it
-// makes itself; LAMEDUCK (5s) is how long it goes on serving after SIGTERM, as a
+// listens on, separated by commas, TLS_PORTS those with a certificate it makes
+// itself, and UDP_PORTS those where it answers each packet with its own and the
+// sender's name; LAMEDUCK (5s) is how long it goes on serving after SIGTERM, as a
 // Pod should while the news of its end spreads.
 //
 // By query: sleep=2s waits before the answer, status=503 is the answer's status,
@@ -72,6 +73,14 @@ func run(ctx context.Context, getenv func(string) string, stdout io.Writer) erro
 		if err := listen(p, true); err != nil {
 			return err
 		}
+	}
+	for _, p := range split(getenv("UDP_PORTS")) {
+		conn, err := net.ListenPacket("udp", ":"+p)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		go answerPackets(conn, pod)
 	}
 	select {
 	case err := <-failed:

@@ -1,0 +1,176 @@
+package services
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/portico-ingress/portico/e2e/cluster"
+)
+
+// balanced is a LoadBalancer Service; more is what its spec has besides.
+func balanced(name, annotations, more string) string {
+	return fmt.Sprintf(`
+apiVersion: v1
+kind: Service
+metadata: {name: %s, annotations: {%s}}
+spec:
+  type: LoadBalancer
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+%s
+---
+`, name, annotations, more)
+}
+
+func TestLoadBalancer(t *testing.T) {
+	ns := newNamespace(t)
+	startPods(t, ns)
+	apply(t, ns, balanced("web", "", ""))
+	ip := vip(t, ns, "web")
+	if !netip.MustParsePrefix(cluster.LoadBalancerCIDR4).Contains(netip.MustParseAddr(ip)) {
+		t.Errorf("%s is not of the pool", ip)
+	}
+	answers(t, ip+":80")
+	event(t, "Service", ns, "web", "AddressAssigned", ip)
+	event(t, "Service", ns, "web", "Announced", ip)
+
+	patch(t, ns, "web", `{"spec":{"externalTrafficPolicy":"Local"}}`)
+	waitFor(t, 10*time.Second, "the client's own address arrives", func(ctx context.Context) string {
+		a, err := ask(ctx, httpFrom(cluster.ClientHost, time.Second, false), ip+":80")
+		if err != nil || !strings.HasPrefix(a.RemoteAddr, up.ClientIP().String()+":") {
+			return a.RemoteAddr + text(err)
+		}
+		return ""
+	})
+	if got := service(t, ns, "web").Status.LoadBalancer.Ingress; len(got) != 1 || got[0].IP != ip {
+		t.Errorf("the address has changed: %v", got)
+	}
+
+	if err := client.CoreV1().Services(ns).Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, 10*time.Second, "the Service is gone, and its finalizer with it", func(ctx context.Context) string {
+		if _, err := client.CoreV1().Services(ns).Get(ctx, "web", metav1.GetOptions{}); err == nil {
+			return "still there"
+		}
+		by, err := owners(ctx)
+		return by[ip] + text(err)
+	})
+}
+
+func patch(t *testing.T, namespace, name, body string) {
+	t.Helper()
+	if _, err := client.CoreV1().Services(namespace).Patch(t.Context(), name, types.MergePatchType, []byte(body), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// With externalTrafficPolicy Local the address follows the endpoints, and the client's address
+// arrives from wherever it is announced.
+func TestLocalFollowsEndpoints(t *testing.T) {
+	ns := newNamespace(t)
+	startPods(t, ns)
+	for pod, node := range map[string]string{"one": "node1", "two": "node2"} {
+		apply(t, ns, balanced(pod, "", "  externalTrafficPolicy: Local"))
+		patch(t, ns, pod, fmt.Sprintf(`{"spec":{"selector":{"at":%q}}}`, node))
+		ip := vip(t, ns, pod)
+		a := answers(t, ip+":80")
+		if a.Pod != pod || !strings.HasPrefix(a.RemoteAddr, up.ClientIP().String()+":") {
+			t.Errorf("%s: answer of %s, which saw %s", pod, a.Pod, a.RemoteAddr)
+		}
+		by, err := owners(t.Context())
+		if err != nil || by[ip] != node {
+			t.Errorf("%s is announced by %s, %v; want %s", ip, by[ip], err, node)
+		}
+	}
+}
+
+func TestEventsTellWhatIsWrong(t *testing.T) {
+	ns := newNamespace(t)
+	apply(t, own, `
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: bad}
+spec: {addresses: [172.30.0.999-172.30.0.1000]}
+---
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: one}
+spec: {addresses: [192.0.2.7/32], autoAssign: false}
+`)
+	t.Cleanup(func() {
+		if _, err := up.Kubectl(context.Background(), "delete", "ipaddresspool", "-n", own, "bad", "one"); err != nil {
+			t.Error(err)
+		}
+	})
+	event(t, "IPAddressPool", own, "bad", "BadPool", "172.30.0.999")
+	apply(t, ns, balanced("first", "metallb.io/address-pool: one", ""))
+	vip(t, ns, "first")
+	apply(t, ns, balanced("second", "metallb.io/address-pool: one", ""))
+	event(t, "Service", ns, "second", "NoAddress", "one")
+	apply(t, ns, balanced("third", "portico.dev/loadBalancerIPs: 192.0.2.7", ""))
+	event(t, "Service", ns, "third", "NoAddress", "192.0.2.7")
+	apply(t, ns, balanced("fourth", "portico.dev/loadBalancerIPs: 192.0.2.x", ""))
+	event(t, "Service", ns, "fourth", "NoAddress", "192.0.2.x")
+
+	// Two Services with one external IP and port.
+	const external = "  externalIPs: [192.0.2.50]"
+	for _, name := range []string{"fifth", "sixth"} {
+		apply(t, ns, strings.Replace(balanced(name, "", external), "LoadBalancer", "ClusterIP", 1))
+	}
+	event(t, "Service", ns, "sixth", "NotServed", "192.0.2.50")
+}
+
+// A program on the node has the port that a Service's health checks are to be answered on.
+func TestHealthCheckNodePortTaken(t *testing.T) {
+	ns := newNamespace(t)
+	host := strings.Replace(echoPod("host", "node1", `, {name: PORTS, value: "31999"}`), "  nodeName", "  hostNetwork: true\n  nodeName", 1)
+	host = strings.Replace(host, "port: 8080", "port: 31999", 1)
+	apply(t, ns, host)
+	ready(t, ns, "host")
+	apply(t, ns, balanced("web", "", "  externalTrafficPolicy: Local\n  healthCheckNodePort: 31999"))
+	event(t, "Service", ns, "web", "HealthCheckNodePortTaken", "31999")
+}
+
+// Portico's own edge is behind a LoadBalancer Service, and sees the addresses of clients.
+func TestEdgeBehindItsOwnLoadBalancer(t *testing.T) {
+	ns := newNamespace(t)
+	startPods(t, ns)
+	apply(t, ns, `
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec:
+  ingressClassName: portico
+  defaultBackend: {service: {name: web, port: {number: 80}}}
+`)
+	ip := vip(t, "portico", "portico")
+	a := answers(t, ip+":80")
+	if got := strings.Join(a.Headers["X-Forwarded-For"], ","); got != up.ClientIP().String() {
+		t.Errorf("X-Forwarded-For is %q, want %s", got, up.ClientIP())
+	}
+	waitFor(t, 20*time.Second, "the Ingress has the address", func(ctx context.Context) string {
+		in, err := client.NetworkingV1().Ingresses(ns).Get(ctx, "web", metav1.GetOptions{})
+		if err != nil {
+			return err.Error()
+		}
+		for _, l := range in.Status.LoadBalancer.Ingress {
+			if l.IP == ip {
+				return ""
+			}
+		}
+		return fmt.Sprint(in.Status)
+	})
+}
