@@ -32,6 +32,7 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	}
 	x.up = u
 	if err := x.exchangeHeads(u, whole); err != nil {
+		x.pump.stop(x) // which may be sending just now
 		err.Reused, err.Unsent = reused || err.Reused, u.unsent()
 		x.dropUpstream()
 		x.Response.reset() // what it had lay in a buffer that is gone
