@@ -83,6 +83,7 @@ func overUpstreams(t *testing.T, run func(t *testing.T, c *http.Client, f *front
 
 func TestH2UpstreamBasics(t *testing.T) {
 	overUpstreams(t, func(t *testing.T, c *http.Client, f *front) {
+		t.Helper()
 		resp, err := c.Get(f.url("/a/b?c=d"))
 		if err != nil {
 			t.Fatal(err)
@@ -123,6 +124,7 @@ func TestH2UpstreamBasics(t *testing.T) {
 
 func TestH2UpstreamTrailersBothWays(t *testing.T) {
 	overUpstreams(t, func(t *testing.T, c *http.Client, f *front) {
+		t.Helper()
 		req, _ := http.NewRequest("POST", f.url("/"), io.MultiReader(strings.NewReader("body")))
 		req.Trailer = http.Header{"X-Check": {"ok"}}
 		req.Header.Set("TE", "trailers")
