@@ -422,16 +422,20 @@ func TestGRPCStatusesOfTheProxy(t *testing.T) {
 	}{
 		{name: "no endpoint", http: 503, want: codes.Unavailable},
 		{name: "no connection", up: []string{dead.addr}, http: 502, want: codes.Unavailable},
-		{name: "no answer", up: []string{silent.addr}, http: 504, want: codes.DeadlineExceeded,
-			s: setup{pool: engine.PoolConfig{ConnectTimeout: 50 * time.Millisecond}}},
+		{
+			name: "no answer", up: []string{silent.addr}, http: 504, want: codes.DeadlineExceeded,
+			s: setup{pool: engine.PoolConfig{ConnectTimeout: 50 * time.Millisecond}},
+		},
 		{name: "no route", http: 404, want: codes.Unimplemented, s: setup{route: func(r *Route) { r.Backend = nil }}},
 		{name: "forbidden", http: 403, want: codes.PermissionDenied, s: setup{route: func(r *Route) { r.Backend, r.Status = nil, 403 }}},
 		{name: "no credentials", http: 401, want: codes.Unauthenticated, s: setup{route: func(r *Route) { r.Backend, r.Status = nil, 401 }}},
 		{name: "bad request", http: 400, want: codes.Internal, s: setup{route: func(r *Route) { r.Backend, r.Status = nil, 400 }}},
 		{name: "too late", http: 408, want: codes.DeadlineExceeded, s: setup{route: func(r *Route) { r.Backend, r.Status = nil, 408 }}},
 		{name: "too many", http: 429, want: codes.Unavailable, s: setup{route: func(r *Route) { r.Backend, r.Status = nil, 429 }}},
-		{name: "message too large", up: []string{silent.addr}, http: 413, want: codes.ResourceExhausted,
-			s: setup{route: func(r *Route) { r.MaxBody, r.BufferBody = 3, 1<<10 }}},
+		{
+			name: "message too large", up: []string{silent.addr}, http: 413, want: codes.ResourceExhausted,
+			s: setup{route: func(r *Route) { r.MaxBody, r.BufferBody = 3, 1<<10 }},
+		},
 		{name: "head too large", http: 431, want: codes.ResourceExhausted, s: setup{limits: engine.Limits{MaxFields: 6}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
