@@ -201,8 +201,11 @@ func (c *compiler) lead(r *router.Route, st *ingressState, ref *backendRef) {
 	r.ProxyProtocol = st.spec.options.ProxyProtocol
 	if ref.unusable != "" {
 		r.Status, r.Reason = http.StatusServiceUnavailable, ref.unusable
+	} else if p := c.port(st.service(ref), ref.port); st.mixes(p) {
+		r.Service = p.resolution.service
+		r.Status, r.Reason = http.StatusServiceUnavailable, proxyOverHTTP2
 	} else {
-		c.leadTo(r, c.port(st.service(ref), ref.port))
+		c.leadTo(r, p)
 	}
 	if reason := c.refusal(st, r.Host); reason != "" {
 		r.Backend, r.Status, r.Reason = nil, http.StatusServiceUnavailable, reason

@@ -183,7 +183,12 @@ func (c *compiler) setBackendProblems(st *ingressState) {
 		if h := c.hosts[host]; h != nil && h.lost[ref] != nil {
 			return // another path is served in its place, and that is told
 		}
-		if text := c.port(st.service(ref), ref.port).text; text != "" {
+		p := c.port(st.service(ref), ref.port)
+		text := p.text
+		if st.mixes(p) {
+			text = proxyOverHTTP2 + ": the path answers 503; remove the annotation proxy-protocol-to-backend, or choose another backend-protocol (appProtocol of the port)"
+		}
+		if text != "" {
 			all = append(all, problem{reason: reasonService, Problem: manifests.Problem{
 				Object: refOf(st.object), Field: field() + ".service", Text: text,
 			}})

@@ -99,7 +99,7 @@ func (s speech) String() string {
 func (c *compiler) resolve(p *portState) resolution {
 	r := resolve(p.service, c.objects.Service(p.service.Namespace, p.service.Name), p.ref)
 	s := speechOf(p.ref.via.Protocol, r.protocol)
-	r.protocol = "" // what it comes to is what counts
+	r.protocol, r.http2 = "", s.http2 // what it comes to is what counts
 	switch {
 	case r.backend == "" || s == speech{}:
 		return r
@@ -109,6 +109,17 @@ func (c *compiler) resolve(p *portState) resolution {
 		return r
 	}
 	return c.resolveTLS(p, r, s)
+}
+
+// proxyOverHTTP2 is why a port is not led to: one connection of HTTP/2 is for all clients, and
+// cannot begin with the address of one.
+const proxyOverHTTP2 = "the PROXY protocol is not supported with HTTP/2 to the backend"
+
+// mixes tells whether an Ingress asks for both. TLS that is passed through has a connection for
+// each client, whatever is spoken in it.
+func (st *ingressState) mixes(p *portState) bool {
+	o := &st.spec.options
+	return o.ProxyProtocol != 0 && !o.SSLPassthrough && p.http2 && p.backend != ""
 }
 
 // resolveTLS makes a backend that TLS is spoken to. Its name has all that the connections

@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/portico-ingress/portico/router/engine"
@@ -108,6 +109,7 @@ func (p *Proxy) try(x *engine.Exchange, s *passage, e *Endpoint) *engine.Upstrea
 	switch {
 	case err == nil:
 		e.Succeed()
+	case outOfDescriptors(err): // no endpoint's fault
 	case err.Cause == engine.CauseConnect, err.Cause == engine.CauseTLS:
 		e.Fail(time.Now())
 	}
@@ -118,6 +120,11 @@ func (p *Proxy) try(x *engine.Exchange, s *passage, e *Endpoint) *engine.Upstrea
 		s.learn(x, e, err)
 	}
 	return err
+}
+
+// outOfDescriptors tells whether it is this process that cannot connect to anything.
+func outOfDescriptors(err *engine.UpstreamError) bool {
+	return errors.Is(err.Err, syscall.EMFILE) || errors.Is(err.Err, syscall.ENFILE)
 }
 
 // learn notes what a try says about the endpoint, where the policy goes by it.
@@ -183,6 +190,8 @@ func (p *Proxy) giveUp(x *engine.Exchange, s *passage, err *engine.UpstreamError
 		p.replyError(x, s, 400)
 	case err.Cause == engine.CauseTimeout, errors.Is(err.Err, os.ErrDeadlineExceeded):
 		p.replyError(x, s, 504)
+	case outOfDescriptors(err):
+		p.replyError(x, s, 503)
 	default:
 		p.replyError(x, s, 502)
 	}

@@ -1,11 +1,17 @@
 package router
 
 import (
+	"context"
+	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/portico-ingress/portico/router/engine"
 )
 
 // holding is a backend that keeps every request until it is let go.
@@ -188,5 +194,56 @@ func TestLimitsUnderPressure(t *testing.T) {
 	wg.Wait()
 	if n := most.Load(); n > 2 {
 		t.Errorf("%d at once, want 2 at most", n)
+	}
+}
+
+// broke is a listener that has no descriptors left, a few times.
+type broke struct {
+	net.Listener
+	times atomic.Int32
+}
+
+func (l *broke) Accept() (net.Conn, error) {
+	if l.times.Add(-1) >= 0 {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+// Without descriptors clients wait to be accepted; requests that need a new connection are 503,
+// and no endpoint is blamed.
+func TestOutOfDescriptors(t *testing.T) {
+	var dials atomic.Int32
+	s := setup{
+		listen: func(ln net.Listener) net.Listener {
+			l := &broke{Listener: ln}
+			l.times.Store(3)
+			return l
+		},
+		pool: engine.PoolConfig{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if dials.Add(1) <= 4 { // both endpoints, twice
+				return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}},
+	}
+	f := s.start(t, startBackend(t, answerAll).addr, startBackend(t, answerAll).addr)
+	c := f.dial(t)
+	c.get("/", 503)
+	c.get("/", 503)
+	for range 4 {
+		c.get("/", 200)
+	}
+	ups := map[string]bool{}
+	for _, e := range f.log.await(t, 6) {
+		if e.Status == 503 && !strings.Contains(e.Note, "too many open files") {
+			t.Errorf("note %q", e.Note)
+		}
+		if e.Status == 200 {
+			ups[e.Upstream] = true
+		}
+	}
+	if len(ups) != 2 {
+		t.Errorf("of two endpoints these are used: %v", ups)
 	}
 }

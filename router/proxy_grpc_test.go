@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -452,6 +453,13 @@ func TestGRPCStatusesOfTheProxy(t *testing.T) {
 		{name: "no route", http: 404, want: codes.Unimplemented, s: setup{route: func(r *Route) { r.Backend = nil }}},
 		{name: "forbidden", http: 403, want: codes.PermissionDenied, s: setup{route: func(r *Route) { r.Backend, r.Status = nil, 403 }}},
 		{name: "no credentials", http: 401, want: codes.Unauthenticated, s: setup{route: func(r *Route) { r.Backend, r.Status = nil, 401 }}},
+		{name: "bad request", http: 400, want: codes.Internal, s: setup{route: func(r *Route) { r.Backend, r.Status = nil, 400 }}},
+		{name: "too late", http: 408, want: codes.DeadlineExceeded, s: setup{route: func(r *Route) { r.Backend, r.Status = nil, 408 }}},
+		{name: "too many", http: 429, want: codes.Unavailable, s: setup{route: func(r *Route) { r.Backend, r.Status = nil, 429 }}},
+		{
+			name: "message too large", up: []string{silent.addr}, http: 413, want: codes.ResourceExhausted,
+			s: setup{route: func(r *Route) { r.MaxBody, r.BufferBody = 3, 1<<10 }},
+		},
 		{name: "head too large", http: 431, want: codes.ResourceExhausted, s: setup{limits: engine.Limits{MaxFields: 6}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -465,4 +473,28 @@ func TestGRPCStatusesOfTheProxy(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is not gRPC but looks like it passes as it is: gRPC-web has its trailers in its body.
+func TestGRPCWebPasses(t *testing.T) {
+	message := "\x00\x00\x00\x00\x05hello\x80\x00\x00\x00\x0fgrpc-status:0\r\n"
+	overUpstreams(t, func(t *testing.T, c *http.Client, f *front) {
+		t.Helper()
+		req, _ := http.NewRequest("POST", f.url("/t.T/Echo"), strings.NewReader(message))
+		req.Header.Set("Content-Type", "application/grpc-web+proto")
+		req.Header.Set("X-Grpc-Web", "1")
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if string(body) != message || err != nil || resp.Header.Get("Content-Type") != "application/grpc-web+proto" || resp.Header.Get("X-Seen") != "1" {
+			t.Errorf("%q %v %v", body, err, resp.Header)
+		}
+	}, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		w.Header().Set("X-Seen", r.Header.Get("X-Grpc-Web"))
+		io.Copy(w, r.Body)
+	})
 }

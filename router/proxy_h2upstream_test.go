@@ -318,3 +318,40 @@ func TestH2UpstreamSeesTheEndOfGRPCInData(t *testing.T) {
 		}
 	}, func(_ http.ResponseWriter, r *http.Request) { lengths <- r.ContentLength })
 }
+
+// What cannot be done over HTTP/2 to an upstream is refused, and nothing reaches it.
+func TestH2UpstreamRefusals(t *testing.T) {
+	var asked atomic.Int64
+	up := h2Upstream(t, false, func(http.ResponseWriter, *http.Request) { asked.Add(1) })
+	s := setup{h2c: true}.toH2(false)
+	f := s.start(t, up)
+	upgrade := "GET / HTTP/1.1\r\nHost: h.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	if resp, _ := f.talk(t, upgrade); resp.StatusCode != 502 {
+		t.Errorf("an upgrade: %d", resp.StatusCode)
+	}
+	c := f.rawH2(t)
+	c.head(1, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", "h.test", ":path", "/", "sec-websocket-version", "13")
+	if status := c.answerHead(1)[":status"]; status != "502" {
+		t.Errorf("an extended CONNECT: %s", status)
+	}
+	for _, e := range f.log.await(t, 2) {
+		if !strings.Contains(e.Note, "an upgrade (WebSocket) is not supported with HTTP/2") {
+			t.Errorf("note %q", e.Note)
+		}
+	}
+	s.route = func(r *Route) { r.ProxyProtocol = engine.ProxyV2 }
+	f = s.start(t, up)
+	f.dial(t).get("/", 502)
+	if note := f.log.await(t, 1)[0].Note; !strings.Contains(note, "the PROXY protocol is not supported with HTTP/2") {
+		t.Errorf("note %q", note)
+	}
+	if n := asked.Load(); n != 0 {
+		t.Errorf("the upstream was asked %d times", n)
+	}
+	f = setup{}.toH2(false).start(t, up) // h2c by Upgrade is none, and ignored
+	f.dial(t).send("GET / HTTP/1.1\r\nHost: h.test\r\nConnection: upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n").head("GET")
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the upstream was asked %d times", n)
+	}
+}

@@ -15,9 +15,10 @@ const (
 	fewConnections = 4096
 )
 
-// maxConnections is how many client connections there may be, so that they never use up
-// the descriptors of the process: each may need one more for its backend. (The runtime has
-// raised the soft limit to the hard one by now.)
+// maxConnections is how many client connections there may be: two thirds of the descriptors of
+// the process. Most of many clients are idle and need none for a backend; if more than half are
+// not, connecting to backends fails with 503 until some have ended, and nothing else does. (The
+// runtime has raised the soft limit to the hard one by now.)
 func maxConnections(log *zap.Logger) int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -32,8 +33,8 @@ func maxConnections(log *zap.Logger) int {
 }
 
 func connectionsFor(descriptors uint64) int {
-	if descriptors >= 2*mostConnections+reservedDescriptors {
+	if descriptors >= mostConnections/2*3+reservedDescriptors {
 		return mostConnections
 	}
-	return max(1, (int(descriptors)-reservedDescriptors)/2)
+	return max(1, (int(descriptors)-reservedDescriptors)/3*2)
 }

@@ -9,7 +9,7 @@ import (
 // proxyProtocolToBackend tells backends who the client is without a field of HTTP.
 var proxyProtocolToBackend = Annotation{
 	Keys:    []string{Prefix + "proxy-protocol-to-backend"},
-	Help:    "v1 or v2: begin each connection to the backend with a header of the PROXY protocol, also where TLS is passed through. Connections are not used again then, because each says who its one client is.",
+	Help:    "v1 or v2: begin each connection to the backend with a header of the PROXY protocol, also where TLS is passed through. Connections are not used again then, because each says who its one client is. Not supported with backends that are spoken to in HTTP/2.",
 	Phase:   PhaseUpstream,
 	Default: "",
 	Validate: func(value string) error {

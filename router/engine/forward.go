@@ -25,6 +25,8 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 		return &UpstreamError{Cause: CauseClientBody, Unsent: true, Err: bad}
 	case !x.Request.sound():
 		return &UpstreamError{Cause: CauseProtocol, Unsent: true, Err: errTarget}
+	case x.Request.upgrade && p.cfg.Protocol == ProtocolHTTP2: // which has no Upgrade; and we make no CONNECT
+		return &UpstreamError{Cause: CauseProtocol, Unsent: true, Err: errUpgradeH2}
 	}
 	u, reused, failed := x.reach(p)
 	if failed != nil {

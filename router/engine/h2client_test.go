@@ -71,13 +71,23 @@ func (a *answering) answer(c net.Conn) error {
 	if _, err := c.Write(begin.out.Bytes()); err == nil {
 		select {
 		case <-asked:
-			_, _ = c.Write(<-a.answers) // it may have had enough
+			a.say(c, read)
 		case err := <-read:
 			read <- err
 		}
 	}
 	c.Close()
 	return <-read
+}
+
+// say sends what the upstream is told, unless the one who asked has left: then nobody says it.
+func (a *answering) say(c net.Conn, read chan error) {
+	select {
+	case answer := <-a.answers:
+		_, _ = c.Write(answer) // it may have had enough
+	case err := <-read:
+		read <- err
+	}
 }
 
 func readRequests(c net.Conn, asked chan<- struct{}) error {

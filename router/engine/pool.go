@@ -235,7 +235,10 @@ func (p *Pool) callFor(header []byte, timeout time.Duration) (upstream, bool, *U
 	return u, reused, nil
 }
 
-var errProxyH2 = errors.New("the PROXY protocol is not supported with HTTP/2 to the upstream")
+var (
+	errProxyH2   = errors.New("the PROXY protocol is not supported with HTTP/2 to the upstream")
+	errUpgradeH2 = errors.New("an upgrade (WebSocket) is not supported with HTTP/2 to the upstream")
+)
 
 // dial makes a new connection of HTTP/1.1 within that time. It begins with the header, if there
 // is one.
