@@ -72,7 +72,7 @@ image: build ## the container image as an OCI archive, bin/portico.tar, without 
 	cd e2e && $(GO) run ./cmd/image --binary ../bin/portico --name $(IMAGE) --user 65532:65532 --entrypoint /portico --out ../bin/portico.tar
 
 e2e: image ## boot a real two-node cluster and test the image on it (root)
-	cd e2e && go test ./... -count=1 -v -timeout 60m
+	cd e2e && go test ./... -p 1 -count=1 -v -timeout 60m
 
 cluster-up: image ## boot the same cluster to use by hand
 	cd e2e && go run ./cmd/cluster up && go run ./cmd/cluster load ../bin/portico.tar

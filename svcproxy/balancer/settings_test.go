@@ -127,11 +127,13 @@ func TestDesired(t *testing.T) {
 		problem string
 	}{
 		"of a pool, announced from everywhere": {
-			settings{pools: []addresses.IPAddressPool{pool("p", "192.0.2.0/28")}, l2: []addresses.L2Advertisement{all}}, nil,
+			settings{pools: []addresses.IPAddressPool{pool("p", "192.0.2.0/28")}, l2: []addresses.L2Advertisement{all}},
+			nil,
 			balanced("p", "192.0.2.1"), &announce.Claim{Key: addr}, "",
 		},
 		"from one rack": {
-			settings{pools: []addresses.IPAddressPool{pool("p", "192.0.2.0/28")}, l2: []addresses.L2Advertisement{rack}}, nil,
+			settings{pools: []addresses.IPAddressPool{pool("p", "192.0.2.0/28")}, l2: []addresses.L2Advertisement{rack}},
+			nil,
 			balanced("p", "192.0.2.1"), &announce.Claim{Key: addr, Nodes: []string{"b"}, Interfaces: []string{"eth1"}}, "",
 		},
 		"nobody announces the pool": {
@@ -141,7 +143,8 @@ func TestDesired(t *testing.T) {
 			settings{l2: []addresses.L2Advertisement{rack}}, []string{"192.0.2.0/28"}, balanced(addresses.FlagPool, "192.0.2.1"), &announce.Claim{Key: addr}, "",
 		},
 		"of a ConfigMap's, which needs none": {
-			settings{configMaps: []*corev1.ConfigMap{{Data: map[string]string{"pools": "p: {addresses: [192.0.2.0/28]}"}}}, l2: []addresses.L2Advertisement{rack}}, nil,
+			settings{configMaps: []*corev1.ConfigMap{{Data: map[string]string{"pools": "p: {addresses: [192.0.2.0/28]}"}}}, l2: []addresses.L2Advertisement{rack}},
+			nil,
 			balanced("p", "192.0.2.1"), &announce.Claim{Key: addr}, "",
 		},
 		"of a pool that is gone": {settings{}, nil, balanced("p", "192.0.2.1"), &announce.Claim{Key: addr}, ""},
