@@ -19,7 +19,6 @@ import (
 // transport looks at what only the whole Ingress can tell about its transport: a Secret has to
 // be in its own namespace, or one tenant could show another's certificate.
 func (r *specReader) transport(o *annotation.Options) {
-	r.proxyOverHTTP2(o)
 	namespace, name, ok := strings.Cut(o.Transport.Secret, "/")
 	if !ok {
 		return
@@ -38,21 +37,6 @@ func (r *specReader) transport(o *annotation.Options) {
 	}
 	r.problem(reasonAnnotation, fmt.Sprintf("metadata.annotations[%s]", key),
 		"the Secret %.260q is not in the Ingress's own namespace (%s): the paths of this Ingress answer 503; copy the Secret here", namespace+"/"+name, r.ing.Namespace)
-}
-
-// proxyOverHTTP2 refuses a PROXY header where the connection is for all clients: it would be
-// wrong for all but one, and without it a backend that waits for it understands nothing.
-func (r *specReader) proxyOverHTTP2(o *annotation.Options) {
-	overHTTP2 := speechOf(o.Transport.Protocol, "").http2
-	if o.ProxyProtocol == 0 || !overHTTP2 || o.SSLPassthrough {
-		return
-	}
-	key := annotation.Prefix + "proxy-protocol-to-backend"
-	if o.Refuse == "" {
-		o.Refuse = "annotation " + key + " does not go with HTTP/2 to the backend"
-	}
-	r.problem(reasonAnnotation, fmt.Sprintf("metadata.annotations[%s]", key),
-		"not supported with backend-protocol %s, whose connections are shared by all clients: the paths of this Ingress answer 503; remove one of the two", o.Transport.Protocol)
 }
 
 // speech is what a port is spoken to in.
