@@ -40,7 +40,9 @@ func TestSvcproxyRelayTakesNoPrivileges(t *testing.T) {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "from the backend") }))
 	t.Cleanup(backend.Close)
 	for _, mode := range []string{"relay", "auto"} {
-		t.Run(mode, func(t *testing.T) { testUnprivileged(t, dir, binary, mode, backend.Listener.Addr().(*net.TCPAddr).Port) })
+		t.Run(mode, func(t *testing.T) {
+			testUnprivileged(t, dir, binary, mode, backend.Listener.Addr().(*net.TCPAddr).Port)
+		})
 	}
 }
 
