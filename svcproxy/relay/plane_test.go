@@ -170,8 +170,10 @@ func TestKinds(t *testing.T) {
 				{"too many for a filter", Drop, true, many(ipv6), "silent or reset"},
 			} {
 				f := Frontend{Addr: a, Port: freePort(t, a), Kind: c.kind, Restricted: c.restricted}
-				apply(t, p, &Service{Name: "s", Protocol: protocol, IPv6: ipv6, Frontends: []Frontend{f},
-					Cluster: []netip.AddrPort{cluster}, Local: []netip.AddrPort{local}, Sources: c.sources})
+				apply(t, p, &Service{
+					Name: "s", Protocol: protocol, IPv6: ipv6, Frontends: []Frontend{f},
+					Cluster: []netip.AddrPort{cluster}, Local: []netip.AddrPort{local}, Sources: c.sources,
+				})
 				network := map[uint8]string{TCP: "tcp", UDP: "udp"}[protocol]
 				wait := patience
 				if strings.HasPrefix(c.want, "silent") {
@@ -217,7 +219,7 @@ func TestFilterAgreesWithTheRanges(t *testing.T) {
 	p := start(t, Config{})
 	for _, text := range []string{"127.0.0.1/32", "127.64.0.0/10", "127.1.2.0/23", "0.0.0.0/0", "127.1.2.3/32 127.9.0.0/16 10.0.0.0/8"} {
 		var sources []netip.Prefix
-		for _, s := range strings.Fields(text) {
+		for s := range strings.FieldsSeq(text) {
 			sources = append(sources, netip.MustParsePrefix(s))
 		}
 		f := Frontend{Addr: a, Port: freePort(t, a), Kind: Cluster, Restricted: true}
@@ -413,8 +415,10 @@ func TestProxyProtocol(t *testing.T) {
 			defer l.Close()
 			f := Frontend{Port: freePort(t, a), Kind: Cluster}
 			p := start(t, Config{})
-			apply(t, p, &Service{Name: "s", Protocol: TCP, IPv6: ipv6, Frontends: []Frontend{f}, ProxyProtocol: version,
-				Cluster: []netip.AddrPort{l.Addr().(*net.TCPAddr).AddrPort()}})
+			apply(t, p, &Service{
+				Name: "s", Protocol: TCP, IPv6: ipv6, Frontends: []Frontend{f}, ProxyProtocol: version,
+				Cluster: []netip.AddrPort{l.Addr().(*net.TCPAddr).AddrPort()},
+			})
 			c, err := dial(t, "tcp", netip.AddrPortFrom(a, f.Port), patience)
 			if err != nil {
 				t.Fatal(err)

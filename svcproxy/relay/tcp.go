@@ -186,13 +186,13 @@ func arrived(raw syscall.RawConn) (n int64, err error) {
 		// Nothing yet, or the end.
 		var one [1]byte
 		count := 0
-		for err = unix.EINTR; err == unix.EINTR; {
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
 			count, _, err = unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		}
 		if count > 0 { // they came just now
 			n = max(queued(fd), 1)
 		}
-		return err != unix.EAGAIN
+		return !errors.Is(err, unix.EAGAIN)
 	})
 	if err = cmp.Or(waited, err); err != nil {
 		return 0, err
