@@ -271,7 +271,7 @@ func readOnce(ctx context.Context, src manifests.Source) (manifests.Change, erro
 	go func() { ended <- src.Run(ctx, store) }()
 	defer func() {
 		cancel()
-		<-ended //nolint:errcheck // it has been read, or does not matter any more
+		_ = <-ended // it has been told already, or there is a view all the same
 	}()
 	for {
 		select {
