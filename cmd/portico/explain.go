@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -268,10 +269,11 @@ const readTimeout = time.Minute
 func readOnce(ctx context.Context, src manifests.Source) (manifests.Change, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	store, ended := manifests.NewStore(), make(chan error, 1)
-	go func() { ended <- src.Run(ctx, store) }()
+	var running sync.WaitGroup
+	running.Go(func() { ended <- src.Run(ctx, store) })
 	defer func() {
 		cancel()
-		<-ended //nolint:errcheck // it has been read, or does not matter any more
+		running.Wait()
 	}()
 	for {
 		select {
@@ -280,7 +282,6 @@ func readOnce(ctx context.Context, src manifests.Source) (manifests.Change, erro
 				return change, nil
 			}
 		case err := <-ended:
-			ended <- nil
 			if err == nil {
 				err = ctx.Err()
 			}
