@@ -40,6 +40,7 @@ func (f *front) rawH2(t testing.TB, settings ...http2.Setting) *rawH2 {
 }
 
 func newRawH2(t testing.TB, conn net.Conn) *rawH2 {
+	t.Helper()
 	c := &rawH2{Conn: conn, fr: http2.NewFramer(conn, conn), t: t}
 	c.enc, c.dec = hpack.NewEncoder(&c.block), hpack.NewDecoder(4096, nil)
 	c.fr.AllowIllegalWrites = true
