@@ -176,6 +176,9 @@ func (a *answering) ask(t *testing.T, request string, answer []byte) (status int
 	return status, body, trailer
 }
 
+// anyCut stands for the body of a 502 that may come too late.
+const anyCut = "\x00cut"
+
 var h2Answers = []struct {
 	name   string
 	write  func(s *script)
@@ -207,7 +210,7 @@ var h2Answers = []struct {
 	{"a lie about the length", func(s *script) {
 		s.head(1, false, ":status", "200", "content-length", "3")
 		_ = s.WriteData(1, true, []byte("12345"))
-	}, 502, ""},
+	}, 502, anyCut},
 	{"body before the head", func(s *script) { _ = s.WriteData(1, true, []byte("12345")) }, 502, ""},
 	{"a push", func(s *script) { // nothing has been promised, and we have said ENABLE_PUSH 0
 		_ = s.WritePushPromise(http2.PushPromiseParam{StreamID: 1, PromiseID: 2, EndHeaders: true, BlockFragment: []byte{0x82, 0x86, 0x84}})
@@ -226,11 +229,11 @@ var h2Answers = []struct {
 		_ = s.WriteWindowUpdate(0, 1<<31-1)
 		s.head(1, true, ":status", "200")
 	}, 502, ""},
-	{"more than the window", func(s *script) {
+	{"less than the length, and padding", func(s *script) {
 		s.head(1, false, ":status", "200", "content-length", "100")
 		_ = s.WriteDataPadded(1, true, []byte("x"), make([]byte, 200))
 		_ = s.WritePing(false, pingAtTheEnd)
-	}, 502, ""},
+	}, 502, anyCut},
 	{"a head that is a bomb", func(s *script) {
 		s.head(1, false, ":status", "103", "x", strings.Repeat("y", 3000))
 		_ = s.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndStream: true, EndHeaders: true, BlockFragment: bytes.Repeat([]byte{0xbe}, 4000)})
@@ -246,7 +249,12 @@ func TestH2Answers(t *testing.T) {
 				s := newScript()
 				tt.write(s)
 				status, body, _ := a.ask(t, request, s.out.Bytes())
-				if i == 0 && (status != tt.status || body != tt.body) {
+				// A good head may have gone to the client before what follows it is seen to be bad: then
+				// the client sees a cut, as ask makes sure.
+				if tt.status == 502 && tt.body == anyCut && status == 200 {
+					continue
+				}
+				if i == 0 && (status != tt.status || body != strings.TrimSuffix(tt.body, anyCut)) {
 					t.Errorf("%d %q", status, body)
 				}
 			}
