@@ -284,11 +284,14 @@ func TestTrailersOfH2Answers(t *testing.T) {
 					t.Errorf("%s: got it", name)
 				}
 			}
+			if bad == ":status" { // malformed: a 502, or a cut where the head had gone
+				if status != 502 && trailer.Get("X-T") != "" {
+					t.Errorf("%s: %d %q %v", bad, status, body, trailer)
+				}
+				continue
+			}
 			if status != 502 && (body != strings.Join(pieces, "") || trailer.Get("X-T") != "1" || trailer.Get("X-U") != "2") {
 				t.Errorf("%s: %d %q %v", bad, status, body, trailer)
-			}
-			if bad == ":status" && status != 502 {
-				t.Errorf("%s: %d", bad, status)
 			}
 		}
 	}
