@@ -157,6 +157,10 @@ spec:
   defaultBackend: {service: {name: web, port: {number: 80}}}
 `)
 	ip := vip(t, "portico", "portico")
+	// It may have begun before svcproxy did, and then its first look for the API server was in vain.
+	if _, err := up.Kubectl(t.Context(), "rollout", "status", "deployment/portico", "-n", "portico", "--timeout=120s"); err != nil {
+		t.Fatal(err)
+	}
 	a := answers(t, ip+":80")
 	if got := strings.Join(a.Headers["X-Forwarded-For"], ","); got != up.ClientIP().String() {
 		t.Errorf("X-Forwarded-For is %q, want %s", got, up.ClientIP())
