@@ -17,6 +17,7 @@ type clientConn struct {
 	requests  int
 	idleSince time.Time
 
+	asks        bool        // what is in out leaves with the next read
 	interrupted atomic.Bool // look up from the wait
 }
 
@@ -44,7 +45,10 @@ func (u *clientConn) settle() {
 
 // receive reads the rest of a head of which something is here, or up to n bytes.
 func (u *clientConn) receive(n int, head bool) error {
-	if !head || u.in.buf == nil {
+	switch {
+	case u.asks:
+		return u.ask(n)
+	case !head || u.in.buf == nil:
 		return u.wire.fill(&u.in, n)
 	}
 	k, err := u.conn.Read(u.in.buf[u.in.w:])
@@ -56,6 +60,24 @@ func (u *clientConn) receive(n int, head bool) error {
 		return io.ErrNoProgress
 	}
 	return err
+}
+
+// ask writes what is left of the request and reads up to n bytes of what comes back.
+func (u *clientConn) ask(n int) error {
+	all := len(u.out.buf)
+	sent, tried, err := u.wire.ask(u.out.buf, &u.in, n)
+	if !tried {
+		return err
+	}
+	u.asks = false
+	defer u.out.release()
+	u.out.wrote += int64(sent)
+	if err != nil || u.in.buf != nil || sent == all {
+		return err
+	}
+	u.out.skip = sent
+	_ = u.out.flush() // a failed write is not the end: the upstream may have answered
+	return u.wire.fill(&u.in, n)
 }
 
 // close ends the connection and gives its buffers back.
@@ -80,8 +102,9 @@ func (u *clientConn) rest(now time.Time) {
 
 // The methods by which an exchange speaks to its upstream; readHead is in forward.go.
 
-func (u *clientConn) sendHead(x *Exchange) error {
+func (u *clientConn) sendHead(x *Exchange, whole bool) error {
 	u.requests++
+	u.asks = whole && u.splices()
 	u.out.start(&u.wire, x.waits.Send)
 	u.out.by = x.by
 	x.appendRequest(&u.out)
@@ -92,9 +115,19 @@ func (u *clientConn) writeBody(piece []byte, _ bool) error { return u.out.body(p
 
 func (u *clientConn) flush() error { return u.out.flush() }
 
-func (u *clientConn) endBody(trailer []byte) error { return u.out.end(trailer) }
+func (u *clientConn) endBody(trailer []byte) error {
+	if u.asks {
+		u.out.close(trailer)
+		return nil
+	}
+	return u.out.end(trailer)
+}
 
-func (u *clientConn) bodySent() { u.out.release() }
+func (u *clientConn) bodySent() {
+	if !u.asks {
+		u.out.release()
+	}
+}
 
 func (u *clientConn) beginBody(x *Exchange) {
 	u.in.pin()

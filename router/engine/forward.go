@@ -46,11 +46,15 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 
 // reach finds a connection to the upstream, or makes one, in the time there is.
 func (x *Exchange) reach(p *Pool) (u upstream, reused bool, failed *UpstreamError) {
-	now := time.Now()
-	if expired(x.by, now) {
-		return nil, false, &UpstreamError{Cause: CauseDeadline, Unsent: true, Err: errTotal}
+	wait := x.waits.Connect
+	if !x.by.IsZero() {
+		now := time.Now()
+		if expired(x.by, now) {
+			return nil, false, &UpstreamError{Cause: CauseDeadline, Unsent: true, Err: errTotal}
+		}
+		wait = within(wait, x.by, now)
 	}
-	return p.upstream(x.peer.proxyHeader(x.proxyOut), within(x.waits.Connect, x.by, now))
+	return p.upstream(x.peer.proxyHeader(x.proxyOut), wait)
 }
 
 // beginWaits settles what may be waited for.
@@ -79,7 +83,7 @@ func (x *Exchange) startBody() {
 // exchangeHeads sends the request, and its body if that is here as a whole, and reads the
 // head of the answer.
 func (x *Exchange) exchangeHeads(u upstream, whole bool) *UpstreamError {
-	if err := u.sendHead(x); err != nil {
+	if err := u.sendHead(x, whole); err != nil {
 		return &UpstreamError{Cause: CauseClosed, Err: err}
 	}
 	if whole {
@@ -95,7 +99,6 @@ func (x *Exchange) exchangeHeads(u upstream, whole bool) *UpstreamError {
 	} else {
 		x.pump.begin(x)
 	}
-	letOthers()
 	return x.receiveHead(u)
 }
 

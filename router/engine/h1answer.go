@@ -80,6 +80,14 @@ func (x *Exchange) bodyIsTaken() bool {
 	return (!x.Request.expects || x.continued) && x.Response.keepAlive
 }
 
+// answeredAt is when there was an answer.
+func (x *Exchange) answeredAt() time.Time {
+	if x.up == nil || x.arrived.IsZero() {
+		return time.Now()
+	}
+	return x.arrived
+}
+
 // appendResponse collects the head of the answer.
 func (x *Exchange) appendResponse() {
 	r := &x.Response
@@ -88,7 +96,7 @@ func (x *Exchange) appendResponse() {
 		r.Fields.Del(ContentLength)
 	}
 	if !r.Fields.Has(Date) {
-		b = appendDate(b, time.Now())
+		b = appendDate(b, x.answeredAt())
 	}
 	b = r.Fields.appendTo(b)
 	x.out.chunked = false

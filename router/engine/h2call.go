@@ -47,7 +47,7 @@ func (c *h2client) newCall() *h2call {
 }
 
 // sendHead opens the stream (RFC 9113 section 8.3.1).
-func (u *h2call) sendHead(x *Exchange) error {
+func (u *h2call) sendHead(x *Exchange, _ bool) error {
 	c := u.c
 	c.mu.Lock()
 	defer c.mu.Unlock()

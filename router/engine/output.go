@@ -89,12 +89,17 @@ func (o *output) chunks(piece []byte) error {
 // end ends the body and writes all that waits. trailer holds field lines, each with its
 // CRLF; it is sent only where the framing has a place for it.
 func (o *output) end(trailer []byte) error {
+	o.close(trailer)
+	return o.flush()
+}
+
+// close is end without the write.
+func (o *output) close(trailer []byte) {
 	if o.chunked {
 		o.buf = append(o.buf, "0\r\n"...)
 		o.buf = append(o.buf, trailer...)
 		o.buf = append(o.buf, '\r', '\n')
 	}
-	return o.flush()
 }
 
 // foretell writes a byte before its time.

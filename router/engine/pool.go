@@ -256,6 +256,9 @@ func (p *Pool) connect(header []byte, secure *tls.Config, timeout time.Duration)
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	conn, err := p.cfg.DialContext(ctx, "tcp", p.address)
+	if err == nil {
+		conn = asSocket(conn)
+	}
 	if err == nil && len(header) > 0 {
 		if _, err = conn.Write(header); err != nil { // a new socket has room for it
 			_ = conn.Close() // it is of no use

@@ -110,7 +110,7 @@ func (s *Server) accept(ln net.Listener, config *tls.Config) error {
 			continue
 		}
 		pause = 0
-		s.start(conn, config)
+		s.start(asSocket(conn), config)
 	}
 }
 

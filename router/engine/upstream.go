@@ -6,13 +6,14 @@ import "time"
 // itself, or a stream of HTTP/2. While a pump runs, the pump has the three methods that send
 // the body.
 type upstream interface {
-	// sendHead collects the request's head. It leaves with the first of the body.
-	sendHead(x *Exchange) error
+	// sendHead collects the request's head. It leaves with the first of the body. whole: all of
+	// that is here, and what is left of it may leave as late as with readHead.
+	sendHead(x *Exchange, whole bool) error
 	// writeBody takes one piece of the request's content. last: nothing follows, no trailer
 	// either.
 	writeBody(piece []byte, last bool) error
 	flush() error
-	// endBody ends it and flushes. trailer holds field lines, each with its CRLF.
+	// endBody ends it and flushes, or leaves that to readHead. trailer holds field lines, each with its CRLF.
 	endBody(trailer []byte) error
 	// bodySent lets go of what only sending needs, whether that has come to its end or not.
 	bodySent()

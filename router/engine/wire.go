@@ -27,11 +27,15 @@ type wire struct {
 	readInto  *input
 	readSize  int
 	readErr   error
+	asked     []byte // to be written before
+	sent      int    // of that
 	firstByte [1]byte
 	onRead    func(fd uintptr) bool
 	pollFor   int16
 	pollFound int16
 	onPoll    func(fd uintptr)
+	calm      bool
+	onPeek    func(fd uintptr)
 	onWrite   func(fd uintptr) bool
 }
 
@@ -45,13 +49,12 @@ func (w *wire) init(conn net.Conn) {
 	if r, ok := under.(*replayConn); ok {
 		under = r.Conn
 	}
-	if tcp, ok := under.(*net.TCPConn); ok {
-		if raw, err := tcp.SyscallConn(); err == nil {
-			w.tcp, w.raw = tcp, raw
-			w.onRead = w.readSocket
-			w.onPoll = w.pollSocket
-			w.onWrite = writableSocket
-		}
+	if s, ok := under.(*socket); ok {
+		w.tcp, w.raw = s.TCPConn, s.raw
+		w.onRead = w.readSocket
+		w.onPoll = w.pollSocket
+		w.onPeek = w.peekSocket
+		w.onWrite = writableSocket
 	}
 }
 
@@ -124,29 +127,40 @@ func (w *wire) readRaw(in *input, n int) error {
 	return err
 }
 
+// ask writes p and then reads as fill does. Where the two are one call nothing that comes can
+// have been missed when the wait begins, so that there is no try in vain to read what cannot be
+// there yet. Where the write would have to wait it ends after sent bytes, and reads nothing; where
+// the time was over before, it has not even tried.
+func (w *wire) ask(p []byte, in *input, n int) (sent int, tried bool, err error) {
+	in.used()
+	w.asked, w.sent = p, 0
+	err = w.readRaw(in, n)
+	tried, w.asked = w.asked == nil, nil
+	return w.sent, tried, err
+}
+
 func (w *wire) readSocket(fd uintptr) bool {
+	if p := w.asked; p != nil {
+		n, err := send(fd, p)
+		w.asked, w.sent = nil, n
+		if err == 0 || err == unix.EAGAIN { // or else a read tells what has happened
+			return n < len(p)
+		}
+	}
 	in := w.readInto
 	in.buf = getBuffer(w.readSize)
-	for {
-		n, err := unix.Read(int(fd), in.buf[:min(w.readSize, len(in.buf))])
-		switch {
-		case n > 0:
-			in.r, in.w = 0, n
-			return true
-		case err == unix.EINTR:
-			continue
-		}
-		putBuffer(in.buf)
-		in.buf = nil
-		if err == unix.EAGAIN {
-			return false
-		}
-		w.readErr = err
-		if err == nil {
-			w.readErr = io.EOF
-		}
+	n, err := receive(fd, in.buf[:min(w.readSize, len(in.buf))])
+	if n > 0 {
+		in.r, in.w = 0, n
 		return true
 	}
+	putBuffer(in.buf)
+	in.buf = nil
+	if err == unix.EAGAIN {
+		return false
+	}
+	w.readErr = endOf(n, err)
+	return true
 }
 
 // awaitByte waits with a buffer of one byte. The TLS layer may hold decrypted bytes
@@ -206,8 +220,22 @@ const brokenEvents int16 = unix.POLLHUP | unix.POLLERR
 
 // quiet reports whether an idle connection is still open, and nothing has come on it.
 // Bytes nobody asked for would be taken for the next answer.
-func (w *wire) quiet() bool {
-	return w.poll(hangUpEvents|unix.POLLIN) == 0 && (w.tls == nil || w.tlsQuiet())
+func (w *wire) quiet() bool { return w.silent() && (w.tls == nil || w.tlsQuiet()) }
+
+// silent reports that nothing has come to the socket, and it has neither ended nor failed. To
+// look for a byte costs half of what poll costs.
+func (w *wire) silent() bool {
+	if w.raw == nil {
+		return true
+	}
+	w.calm = false
+	_ = w.raw.Control(w.onPeek) // fails only if it has closed
+	return w.calm
+}
+
+func (w *wire) peekSocket(fd uintptr) {
+	_, err := peek(fd)
+	w.calm = err == unix.EAGAIN
 }
 
 // tlsQuiet asks the TLS layer, which may have read more than it has handed out. A read whose
