@@ -28,8 +28,8 @@ type resolution struct {
 	// externalPort the port there.
 	external     string
 	externalPort uint16
-	// http2 is set where endpoints are spoken to in it.
-	http2 bool
+	// http2 and tls are set where endpoints are spoken to in them.
+	http2, tls bool
 	// reason says, for people, why there is no backend, and text tells what to do.
 	reason, text string
 }

@@ -176,6 +176,7 @@ func (c *compiler) setBackendProblems(st *ingressState) {
 		return
 	}
 	var all []problem
+	var ports []*portState
 	st.spec.eachBackend(func(field func() string, host string, ref *backendRef) {
 		if ref.unusable != "" {
 			return
@@ -184,6 +185,7 @@ func (c *compiler) setBackendProblems(st *ingressState) {
 			return // another path is served in its place, and that is told
 		}
 		p := c.port(st.service(ref), ref.port)
+		ports = append(ports, p)
 		text := p.text
 		if st.mixes(p) {
 			text = proxyOverHTTP2 + ": the path answers 503; remove the annotation proxy-protocol-to-backend, or choose another backend-protocol (appProtocol of the port)"
@@ -194,5 +196,5 @@ func (c *compiler) setBackendProblems(st *ingressState) {
 			}})
 		}
 	})
-	c.problems.set(ofBackends, st.key, all)
+	c.problems.set(ofBackends, st.key, append(all, st.plainly(ports)...))
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/portico-ingress/portico/certs"
 	"github.com/portico-ingress/portico/ingress/annotation"
+	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/router"
 	"github.com/portico-ingress/portico/router/engine"
 )
@@ -83,7 +84,7 @@ func (s speech) String() string {
 func (c *compiler) resolve(p *portState) resolution {
 	r := resolve(p.service, c.objects.Service(p.service.Namespace, p.service.Name), p.ref)
 	s := speechOf(p.ref.via.Protocol, r.protocol)
-	r.protocol, r.http2 = "", s.http2 // what it comes to is what counts
+	r.protocol, r.http2, r.tls = "", s.http2, s.tls // what it comes to is what counts
 	switch {
 	case r.backend == "" || s == speech{}:
 		return r
@@ -104,6 +105,22 @@ const proxyOverHTTP2 = "the PROXY protocol is not supported with HTTP/2 to the b
 func (st *ingressState) mixes(p *portState) bool {
 	o := &st.spec.options
 	return o.ProxyProtocol != 0 && !o.SSLPassthrough && p.http2 && p.backend != ""
+}
+
+// plainly tells about the annotations for TLS to backends of an Ingress that has backends and
+// speaks TLS to none of them. With ssl-passthrough that was told.
+func (st *ingressState) plainly(ports []*portState) (all []problem) {
+	speaks := func(p *portState) bool { return p.tls || p.backend == "" }
+	if len(ports) == 0 || slices.ContainsFunc(ports, speaks) || st.spec.options.SSLPassthrough {
+		return nil
+	}
+	for _, key := range annotation.PlainKeys(st.object.Annotations) {
+		all = append(all, problem{reason: reasonAnnotation, Problem: manifests.Problem{
+			Object: refOf(st.object), Field: fmt.Sprintf("metadata.annotations[%s]", key),
+			Text: "has no effect, because the Services of this Ingress are spoken to without TLS; add the annotation backend-protocol: HTTPS or GRPCS (or the appProtocol of the port), or remove this one",
+		}})
+	}
+	return all
 }
 
 // resolveTLS makes a backend that TLS is spoken to. Its name has all that the connections

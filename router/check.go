@@ -31,9 +31,11 @@ const (
 	CheckOff CheckKind = iota
 	// CheckTCP makes a connection.
 	CheckTCP
-	// CheckHTTP asks with GET, and wants an answer of 200 to 399.
+	// CheckHTTP asks with GET, and wants an answer of 200 to 399. It speaks as requests do, HTTP/2
+	// and TLS included, but to a Port of its own plain HTTP/1.1.
 	CheckHTTP
-	// CheckGRPC calls grpc.health.v1.Health/Check over HTTP/2 without TLS, and wants SERVING.
+	// CheckGRPC calls grpc.health.v1.Health/Check over HTTP/2, and wants SERVING. It speaks TLS
+	// where requests do, but not to a Port of its own.
 	CheckGRPC
 )
 

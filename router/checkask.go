@@ -3,6 +3,7 @@ package router
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,11 +11,15 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+
+	"golang.org/x/net/http2"
+
+	"github.com/portico-ingress/portico/router/engine"
 )
 
 // askEndpoint makes one check, on a connection of its own: whether it can be made is part of
 // the question. This is not the path of requests, and net/http will do.
-func askEndpoint(ctx context.Context, c HealthCheck, e *Endpoint) error {
+func askEndpoint(ctx context.Context, c question, e *Endpoint) error {
 	address := e.Address()
 	if c.Port != 0 {
 		address = netip.AddrPortFrom(address.Addr(), c.Port)
@@ -24,36 +29,86 @@ func askEndpoint(ctx context.Context, c HealthCheck, e *Endpoint) error {
 		return err
 	}
 	defer conn.Close() // whatever state those below are in
-	switch c.Kind {
-	case CheckHTTP:
-		return askHTTP(ctx, c, conn)
-	case CheckGRPC:
+	if c.Kind == CheckTCP {
+		return nil // a connection is all that was asked for
+	}
+	if c.via.TLS != nil {
+		secure := tls.Client(conn, c.config())
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return fmt.Errorf("tls: %w", err)
+		}
+		conn = secure
+	}
+	if c.Kind == CheckGRPC {
 		return askGRPC(ctx, c, conn)
 	}
-	return nil // a connection is all that was asked for
+	return askHTTP(ctx, c, conn)
 }
 
-// ask sends one request on conn. No proxy of the environment is used, no redirect followed.
-func ask(r *http.Request, conn net.Conn, http2 bool) (*http.Response, error) {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(!http2)
-	protocols.SetUnencryptedHTTP2(http2)
-	transport := &http.Transport{
-		Protocols:         protocols,
-		DialContext:       func(context.Context, string, string) (net.Conn, error) { return conn, nil },
-		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
+// question is a HealthCheck, and how the endpoint is spoken to. It is comparable.
+type question struct {
+	HealthCheck
+	via Transport
+}
+
+// questionOf is what the endpoints of a backend are asked: in the way in which requests are
+// sent, but for another port. That has a server of its own, which is plain, as with HAProxy.
+func questionOf(c HealthCheck, via Transport) question {
+	if c.Port != 0 {
+		via = Transport{}
 	}
+	return question{c, via}
+}
+
+func (c *question) http2() bool { return c.Kind == CheckGRPC || c.via.Protocol == engine.ProtocolHTTP2 }
+
+// config asks for the protocol of the check, and leaves the sessions of requests alone.
+func (c *question) config() *tls.Config {
+	config := c.via.TLS.Clone()
+	config.NextProtos, config.ClientSessionCache = []string{"http/1.1"}, nil
+	if c.http2() {
+		config.NextProtos = []string{"h2"}
+	}
+	return config
+}
+
+// url is of a path of the endpoint at the other end of conn.
+func (c *question) url(conn net.Conn, path string) string {
+	scheme := "http://"
+	if c.via.TLS != nil {
+		scheme = "https://"
+	}
+	return scheme + conn.RemoteAddr().String() + path
+}
+
+// maxCheckHead bounds the head of an answer, in bytes.
+const maxCheckHead = 64 << 10
+
+// ask sends one request on conn. No proxy of the environment is used, no redirect followed.
+func (c *question) ask(r *http.Request, conn net.Conn) (*http.Response, error) {
 	r.Header.Set("User-Agent", "portico-health-check")
+	if c.http2() { // whatever ALPN says: requests are sent so, too
+		over, err := (&http2.Transport{DisableCompression: true, MaxHeaderListSize: maxCheckHead}).NewClientConn(conn)
+		if err != nil {
+			return nil, err
+		}
+		return over.RoundTrip(r)
+	}
+	dial := func(context.Context, string, string) (net.Conn, error) { return conn, nil }
+	transport := &http.Transport{
+		DialContext: dial, DialTLSContext: dial,
+		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxCheckHead,
+	}
 	return transport.RoundTrip(r)
 }
 
-func askHTTP(ctx context.Context, c HealthCheck, conn net.Conn) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+conn.RemoteAddr().String()+c.Path, http.NoBody)
+func askHTTP(ctx context.Context, c question, conn net.Conn) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url(conn, c.Path), http.NoBody)
 	if err != nil {
 		return err
 	}
 	r.Host = c.Host
-	resp, err := ask(r, conn, false)
+	resp, err := c.ask(r, conn)
 	if err != nil {
 		return err
 	}
@@ -68,8 +123,8 @@ var errNotServing = errors.New("not SERVING")
 
 // askGRPC calls grpc.health.v1.Health/Check (gRPC Health Checking Protocol). The messages
 // are so small that writing them by hand is less than a library.
-func askGRPC(ctx context.Context, c HealthCheck, conn net.Conn) error {
-	url := "http://" + conn.RemoteAddr().String() + "/grpc.health.v1.Health/Check"
+func askGRPC(ctx context.Context, c question, conn net.Conn) error {
+	url := c.url(conn, "/grpc.health.v1.Health/Check")
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(healthRequest(c.Service)))
 	if err != nil {
 		return err
@@ -77,7 +132,7 @@ func askGRPC(ctx context.Context, c HealthCheck, conn net.Conn) error {
 	r.Host = c.Host
 	r.Header.Set("Content-Type", "application/grpc")
 	r.Header.Set("TE", "trailers")
-	resp, err := ask(r, conn, true)
+	resp, err := c.ask(r, conn)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ const (
 // are not well. One goroutine decides, and up to 64 ask.
 type Checker struct {
 	backends *Backends
-	ask      func(ctx context.Context, c HealthCheck, e *Endpoint) error
+	ask      func(ctx context.Context, c question, e *Endpoint) error
 }
 
 // NewChecker returns a Checker of these backends, whose Run has to be called.
@@ -28,7 +28,7 @@ func NewChecker(backends *Backends) *Checker {
 
 // checked is what the Checker knows of an endpoint.
 type checked struct {
-	check   HealthCheck
+	check   question
 	due     time.Time
 	running bool
 	// streak counts results in a row that speak against the present state.
@@ -39,7 +39,7 @@ type checked struct {
 // result is the end of a check.
 type result struct {
 	endpoint *Endpoint
-	check    HealthCheck
+	check    question
 	err      error
 }
 
@@ -96,7 +96,7 @@ func (r *round) start(ctx context.Context) {
 	}
 }
 
-func (k *Checker) timed(ctx context.Context, c HealthCheck, e *Endpoint) error {
+func (k *Checker) timed(ctx context.Context, c question, e *Endpoint) error {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	return k.ask(ctx, c, e)
@@ -104,11 +104,11 @@ func (k *Checker) timed(ctx context.Context, c HealthCheck, e *Endpoint) error {
 
 // survey brings the endpoints that are checked to those that should be.
 func (r *round) survey() {
-	endpoints, wanted := r.endpoints, map[*Endpoint]HealthCheck{}
+	endpoints, wanted := r.endpoints, map[*Endpoint]question{}
 	for b := range r.backends.All() {
 		if check := b.check.Load(); check != nil {
 			for _, e := range b.Endpoints() {
-				wanted[e] = *check
+				wanted[e] = questionOf(*check, b.Transport())
 			}
 		}
 	}

@@ -3,8 +3,11 @@ package router
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +16,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/portico-ingress/portico/router/engine"
 )
 
 // checkRig is a Checker in a bubble, and endpoints that are well or not.
@@ -38,7 +43,7 @@ func runChecks(t *testing.T, r *checkRig) {
 	t.Cleanup(func() { cancel(); <-done })
 }
 
-func (r *checkRig) answer(ctx context.Context, _ HealthCheck, e *Endpoint) error {
+func (r *checkRig) answer(ctx context.Context, _ question, e *Endpoint) error {
 	r.mu.Lock()
 	r.asked[e.Address()]++
 	ill, hang := r.ill[e.Address()], r.hang
@@ -236,22 +241,77 @@ func TestAskEndpoint(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			defer cancel()
-			if err := askEndpoint(ctx, tt.check, newEndpoint(Target{Address: address}, nil, 0)); (err == nil) != tt.well {
+			if err := askEndpoint(ctx, questionOf(tt.check, Transport{}), newEndpoint(Target{Address: address}, nil, 0)); (err == nil) != tt.well {
 				t.Errorf("got %v, want well: %v", err, tt.well)
 			}
 			// The port of the check is another one than that of requests.
 			tt.check.Port = address.Port()
 			other := netip.AddrPortFrom(address.Addr(), 1)
-			if err := askEndpoint(ctx, tt.check, newEndpoint(Target{Address: other}, nil, 0)); (err == nil) != tt.well {
+			if err := askEndpoint(ctx, questionOf(tt.check, Transport{}), newEndpoint(Target{Address: other}, nil, 0)); (err == nil) != tt.well {
 				t.Errorf("with a port: got %v, want well: %v", err, tt.well)
 			}
 		})
 	}
 	for _, kind := range []CheckKind{CheckTCP, CheckHTTP, CheckGRPC} {
 		refused := netip.MustParseAddrPort(refusing(t))
-		if err := askEndpoint(t.Context(), HealthCheck{Kind: kind, Path: "/"}, newEndpoint(Target{Address: refused}, nil, 0)); err == nil {
+		if err := askEndpoint(t.Context(), questionOf(HealthCheck{Kind: kind, Path: "/"}, Transport{}), newEndpoint(Target{Address: refused}, nil, 0)); err == nil {
 			t.Errorf("%v: well, though nobody listens", kind)
 		}
+	}
+}
+
+// Checks speak TLS and HTTP/2 as requests do: with the same CA, name and client certificate.
+func TestAskEndpointOverTLS(t *testing.T) {
+	trusted := x509.NewCertPool()
+	trusted.AddCert(testCertificate().Leaf)
+	own := testCertificate()
+	sees := func(version int) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.TLS == nil || r.ProtoMajor != version || len(r.TLS.PeerCertificates) != 1 || r.TLS.ServerName != "h.test" {
+				w.WriteHeader(400)
+				return
+			}
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Trailer", "Grpc-Status")
+			w.Write([]byte{0, 0, 0, 0, 2, 8, 1})
+			w.Header().Set("Grpc-Status", "0")
+		}
+	}
+	good := &tls.Config{RootCAs: trusted, ServerName: "h.test", Certificates: []tls.Certificate{own}}
+	for _, tt := range []struct {
+		name  string
+		check HealthCheck
+		via   Transport
+		sees  int // version of HTTP
+		well  bool
+	}{
+		{"http", HealthCheck{Kind: CheckHTTP, Path: "/"}, Transport{TLS: good}, 1, true},
+		{"http of HTTP/2", HealthCheck{Kind: CheckHTTP, Path: "/"}, Transport{TLS: good, Protocol: engine.ProtocolHTTP2}, 2, true},
+		{"grpc", HealthCheck{Kind: CheckGRPC}, Transport{TLS: good, Protocol: engine.ProtocolHTTP2}, 2, true},
+		{"another CA", HealthCheck{Kind: CheckHTTP, Path: "/"}, Transport{TLS: &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "h.test"}}, 1, false},
+		{"another name", HealthCheck{Kind: CheckGRPC}, Transport{TLS: &tls.Config{RootCAs: trusted, ServerName: "other.test"}}, 2, false},
+		{"no client certificate", HealthCheck{Kind: CheckHTTP, Path: "/"}, Transport{TLS: &tls.Config{RootCAs: trusted, ServerName: "h.test"}}, 1, false},
+		{"plain", HealthCheck{Kind: CheckHTTP, Path: "/"}, Transport{}, 1, false},
+		{"tcp", HealthCheck{Kind: CheckTCP}, Transport{TLS: good}, 1, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := httptest.NewUnstartedServer(sees(tt.sees))
+			s.TLS = &tls.Config{Certificates: []tls.Certificate{own}, ClientAuth: tls.RequireAnyClientCert}
+			s.EnableHTTP2 = true
+			s.Config.ErrorLog = log.New(io.Discard, "", 0)
+			s.StartTLS()
+			defer s.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			e := newEndpoint(Target{Address: netip.MustParseAddrPort(s.Listener.Addr().String())}, nil, 0)
+			if err := askEndpoint(ctx, questionOf(tt.check, tt.via), e); (err == nil) != tt.well {
+				t.Errorf("got %v, want well: %v", err, tt.well)
+			}
+			tt.check.Port = e.Address().Port() // a port of its own is plain
+			if err := askEndpoint(ctx, questionOf(tt.check, tt.via), e); (err == nil) != (tt.check.Kind == CheckTCP) {
+				t.Errorf("with a port: %v", err)
+			}
+		})
 	}
 }
 
@@ -283,7 +343,7 @@ func TestAskEndpointIsBounded(t *testing.T) {
 	e := newEndpoint(Target{Address: netip.MustParseAddrPort(ln.Addr().String())}, nil, 0)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := askEndpoint(ctx, HealthCheck{Kind: CheckHTTP, Path: "/"}, e); err == nil || ctx.Err() != nil {
+	if err := askEndpoint(ctx, questionOf(HealthCheck{Kind: CheckHTTP, Path: "/"}, Transport{}), e); err == nil || ctx.Err() != nil {
 		t.Errorf("got %v, want an answer that is refused for its size", err)
 	}
 }

@@ -103,6 +103,9 @@ func TestCancelledAnswersDoNotEndTheConnection(t *testing.T) {
 				}
 				asked <- struct{}{}
 			case *http2.RSTStreamFrame: // it crosses the whole of an answer
+				for range 4 { // for what it has read of the request
+					c.fr.WriteWindowUpdate(fr.StreamID, 16<<10)
+				}
 				c.head(fr.StreamID, false, ":status", "200")
 				for range 7 {
 					c.fr.WriteData(fr.StreamID, false, piece)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -234,24 +235,38 @@ func TestProxyProtocolToBackendsOfOwnClients(t *testing.T) {
 	f.dial(t).get("/", 200)
 }
 
+// Behind a load balancer, passed through, and told to the backend: in all versions.
 func TestPassthroughTellsTheClient(t *testing.T) {
-	b := startBackend(t, func(c *upstreamConn) {
-		header := make([]byte, len(proxyV2))
-		if _, err := io.ReadFull(c.r, header); err == nil && string(header) == proxyV2 {
-			echoTLS(&upstreamConn{Conn: struct{ net.Conn }{bufferedConn{c}}})
+	texts := map[engine.ProxyVersion]string{engine.ProxyV1: proxyV1, engine.ProxyV2: proxyV2}
+	for out, want := range texts {
+		for in, header := range texts {
+			t.Run(fmt.Sprintf("version %d to %d", in, out), func(t *testing.T) {
+				b := startBackend(t, func(c *upstreamConn) {
+					got := make([]byte, len(want))
+					if _, err := io.ReadFull(c.r, got); err == nil && string(got) == want {
+						echoTLS(&upstreamConn{Conn: struct{ net.Conn }{bufferedConn{c}}})
+					}
+				})
+				s := setup{proxyFrom: fromLoopback}.passing("passed.test")
+				hosts := s.hosts
+				s.hosts = func(edit *Edit, r *Route) {
+					next := *r
+					next.ProxyProtocol = out
+					hosts(edit, &next)
+				}
+				f := s.start(t, b.addr)
+				f.tls = &tls.Config{InsecureSkipVerify: true, ServerName: "passed.test"}
+				c := f.dialProxied(t, header)
+				echoed := make([]byte, 5)
+				if _, err := io.ReadFull(c.send("hello").r, echoed); string(echoed) != "hello" || err != nil {
+					t.Errorf("%q, %v", echoed, err)
+				}
+				c.Close()
+				if e := f.log.await(t, 1)[0]; e.Client.Addr().String() != theSource || e.Upstream != b.addr || e.Status != 200 {
+					t.Errorf("in the log: %+v", e)
+				}
+			})
 		}
-	})
-	s := setup{proxyFrom: fromLoopback}.passing("passed.test")
-	hosts := s.hosts
-	s.hosts = func(edit *Edit, r *Route) {
-		next := *r
-		next.ProxyProtocol = engine.ProxyV2
-		hosts(edit, &next)
-	}
-	f := s.start(t, b.addr)
-	f.tls = &tls.Config{InsecureSkipVerify: true, ServerName: "passed.test"}
-	if err := f.dialProxied(t, proxyV1).Conn.(*tls.Conn).Handshake(); err != nil {
-		t.Error(err)
 	}
 }
 

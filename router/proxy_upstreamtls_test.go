@@ -134,8 +134,17 @@ func TestH2UpstreamHostile(t *testing.T) {
 			fr.WriteWindowUpdate(0, 1<<31-1)
 			fr.WriteWindowUpdate(0, 1<<31-1)
 		},
-		"PING flood":     many(func(fr *http2.Framer, _ uint32) error { return fr.WritePing(false, [8]byte{}) }),
-		"SETTINGS flood": many(func(fr *http2.Framer, _ uint32) error { return fr.WriteSettings() }),
+		"PING flood":          many(func(fr *http2.Framer, _ uint32) error { return fr.WritePing(false, [8]byte{}) }),
+		"SETTINGS flood":      many(func(fr *http2.Framer, _ uint32) error { return fr.WriteSettings() }),
+		"WINDOW_UPDATE flood": many(func(fr *http2.Framer, id uint32) error { return fr.WriteWindowUpdate(id, 1) }),
+		"WINDOW_UPDATE flood on a stream that is over": func(fr *http2.Framer, id uint32, _ func(...string) []byte) {
+			fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true, BlockFragment: []byte{0x88, 0x88}}) // two statuses: we reset it
+			for range 20_000 {
+				if fr.WriteWindowUpdate(id, 1<<12) != nil {
+					return
+				}
+			}
+		},
 		"CONTINUATION flood": func(fr *http2.Framer, id uint32, encode func(...string) []byte) {
 			fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: encode(":status", "200")})
 			for range 20_000 {
@@ -148,6 +157,9 @@ func TestH2UpstreamHostile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := setup{proxy: ProxyConfig{MaxTries: 1}}.toH2(false).start(t, hostile(t, answer))
 			f.dial(t).get("/", 502)
+			if strings.Contains(name, "flood") {
+				eventually(t, "the connection ends", func() bool { return f.backend.Endpoints()[0].Pool().Open() == 0 })
+			}
 		})
 	}
 	t.Run("body longer than its length", func(t *testing.T) {

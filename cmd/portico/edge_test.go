@@ -23,7 +23,7 @@ import (
 	"time"
 )
 
-// issuer is a CA of clients.
+// issuer is a CA.
 type issuer struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -34,6 +34,7 @@ func newIssuer(t *testing.T) *issuer {
 	ca := &issuer{}
 	made := ca.issue(t, "the CA", func(c *x509.Certificate) {
 		c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, x509.KeyUsageCertSign
+		c.ExtKeyUsage = nil // it signs for all purposes
 	})
 	ca.cert, ca.key = made.Leaf, made.PrivateKey.(*ecdsa.PrivateKey)
 	return ca

@@ -76,7 +76,7 @@ var ejectMaxPercent = policyAnnotation(
 var healthCheck = policyAnnotation(
 	Annotation{
 		Keys:    ours("health-check"),
-		Help:    "Ask each endpoint whether it is well: http, tcp, grpc or off. Of different checks of one backend the most frequent one counts.",
+		Help:    "Ask each endpoint whether it is well: http, tcp, grpc or off. http and grpc speak as requests do, TLS included (proxy-ssl-*); to a health-check-port of its own they speak without TLS. Of different checks of one backend the most frequent one counts.",
 		Default: "off",
 	},
 	word([]string{"http", "tcp", "grpc", "off"}, router.CheckHTTP, router.CheckTCP, router.CheckGRPC, router.CheckOff),

@@ -166,6 +166,7 @@ func Read(annotations map[string]string) (Options, []Finding) {
 	}
 	findings = append(findings, o.ClientAuth.settle(annotations, &o)...)
 	findings = append(findings, settlePolicy(annotations, &o)...)
+	findings = append(findings, settlePassthrough(annotations, &o)...)
 	slices.SortStableFunc(findings, func(a, b Finding) int { return strings.Compare(a.Key, b.Key) })
 	return o, findings
 }

@@ -3,9 +3,10 @@ package annotation
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 )
 
 // Protocol is what an upstream speaks, as backend-protocol spells it.
@@ -111,12 +112,10 @@ var proxySSLName = Annotation{
 	Phase:    PhaseUpstream,
 	Protects: true,
 	Validate: func(value string) error {
-		if len(value) > 253 || strings.ContainsFunc(value, func(c rune) bool {
-			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-._:", unicode.ToLower(c))
-		}) {
-			return errors.New("is no host name")
+		if _, err := netip.ParseAddr(value); err == nil || value == "" || isDNSName(value) {
+			return nil
 		}
-		return nil
+		return errors.New("is neither a DNS name nor an IP address")
 	},
 	Apply: func(value string, o *Options) { o.Transport.Name = value },
 }
@@ -137,4 +136,17 @@ func validateSwitch(value string) error {
 		return errors.New(`is neither "on" nor "off"`)
 	}
 	return nil
+}
+
+// PlainKeys are the annotations about TLS to upstreams that are given and have no effect where
+// none of them speaks it, sorted. Values that turn off what is off are no matter.
+func PlainKeys(annotations map[string]string) (keys []string) {
+	for key, value := range annotations {
+		a := byKey[key]
+		if a != nil && value != "off" && strings.HasPrefix(a.Keys[0], Prefix+"proxy-ssl-") {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }

@@ -100,3 +100,17 @@ func isHostname(s string) bool {
 	}
 	return s != "" && len(s) <= 253
 }
+
+// isDNSName tells whether s is labels of letters, digits, underscores and inner hyphens, as the
+// names in certificates are.
+func isDNSName(s string) bool {
+	if len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' || !isHostname(label) {
+			return false
+		}
+	}
+	return true
+}

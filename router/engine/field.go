@@ -205,6 +205,8 @@ func (f *Fields) dropHopByHop() error {
 			}
 		case KeepAlive, ProxyConnection, TE, TransferEncoding, Upgrade, HTTP2Settings:
 			l.dropped = true
+		case Trailer: // goes on, for trailer sections do, but for what is not in them
+			f.pruneNames(l)
 		}
 	}
 	return nil

@@ -123,8 +123,11 @@ func (h *h2answerHead) field(f hpack.HeaderField) {
 	default:
 		a := h.answer
 		name := a.keep(f.Name, cfg.MaxHead)
-		if connectionSpecific(a.response.Fields.add(name, a.keep(f.Value, cfg.MaxHead))) {
+		switch l := a.response.Fields.add(name, a.keep(f.Value, cfg.MaxHead)); {
+		case connectionSpecific(l):
 			h.fault = errH2Field
+		case l.ID == Trailer:
+			a.response.Fields.pruneNames(l)
 		}
 	}
 }

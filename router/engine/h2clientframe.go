@@ -134,11 +134,24 @@ func (c *h2client) crossed() error {
 }
 
 // h2Owed is what comes after a reset at most, but for DATA of some size: a head, a trailer
-// section, a reset, and a small piece of the body. h2MaxOwed bounds what adds up.
+// section, a reset, a small piece of the body, and WINDOW_UPDATEs for what was read of the
+// request. h2MaxOwed bounds what adds up.
 const (
-	h2Owed    = 4
+	h2Owed    = 8
 	h2MaxOwed = 64 * h2MaxStreams
 )
+
+// onWindowUpdate lets more be sent, unless it crossed our RST_STREAM.
+func (c *h2client) onWindowUpdate(f *http2.WindowUpdateFrame) error {
+	c.mu.Lock()
+	st := c.streams[f.StreamID]
+	if f.StreamID != 0 && f.StreamID <= c.seenID && (st == nil || st.gone) {
+		defer c.mu.Unlock()
+		return c.crossed()
+	}
+	c.mu.Unlock()
+	return c.h2link.onWindowUpdate(f)
+}
 
 // onReset ends a stream that the upstream has given up.
 func (c *h2client) onReset(f *http2.RSTStreamFrame) error {

@@ -19,6 +19,7 @@ func (st *h2stream) tunnel(x *Exchange) error {
 	fields.Del(SecWebSocketAccept)
 	fields.Del(ContentLength)
 	err := st.writeHead(x, false)
+	x.Response.Status = 101 // what it was, and is in logs and counts, whatever the version of HTTP
 	if err == nil {
 		err = st.bind(u)
 	}

@@ -1,6 +1,9 @@
 package engine
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // allowedTrailer checks a trailer section and returns the lines of it that may be passed
 // on: well-formed ones that say nothing about framing, routing, authority or the
@@ -20,19 +23,7 @@ func (b *body) allowedTrailer() ([]byte, error) {
 	}
 	for i := range fields.list {
 		f := &fields.list[i]
-		switch f.ID {
-		case ContentLength, Host, Trailer, Expect, ContentType, Proxy, Forwarded, Location,
-			XForwardedFor, XForwardedHost, XForwardedPort, XForwardedPrefix, XForwardedProto,
-			XForwardedScheme, XForwardedServer, XForwardedSSL, XOriginalForwardedFor,
-			XRealIP, XRequestID, XScheme, XOriginalURL, XRewriteURL,
-			SSLClientCert, SSLClientIssuerDN, SSLClientSubjectDN, SSLClientVerify, XForwardedClientCert:
-			f.dropped = true
-		}
-		for _, name := range forbiddenTrailers {
-			if equalFold(f.Name, name) {
-				f.dropped = true
-			}
-		}
+		f.dropped = f.dropped || !mayTrail(f.ID, f.Name)
 	}
 	b.allowed = fields.appendTo(b.allowed[:0])
 	return b.allowed, nil
@@ -40,9 +31,49 @@ func (b *body) allowedTrailer() ([]byte, error) {
 
 const maxTrailerFields = 100
 
-var forbiddenTrailers = []string{
-	"Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "Content-Encoding",
-	"Content-Range", "Cache-Control", "Max-Forwards", "Range",
+// untrailed and forbiddenTrailers are the names that no trailer section passes on.
+var (
+	untrailed = SetOf(
+		Connection, KeepAlive, ProxyConnection, TE, TransferEncoding, Upgrade, HTTP2Settings,
+		ContentLength, Host, Trailer, Expect, ContentType, Proxy, Forwarded, Location,
+		XForwardedFor, XForwardedHost, XForwardedPort, XForwardedPrefix, XForwardedProto,
+		XForwardedScheme, XForwardedServer, XForwardedSSL, XOriginalForwardedFor,
+		XRealIP, XRequestID, XScheme, XOriginalURL, XRewriteURL,
+		SSLClientCert, SSLClientIssuerDN, SSLClientSubjectDN, SSLClientVerify, XForwardedClientCert,
+	)
+	forbiddenTrailers = []string{
+		"Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "Content-Encoding",
+		"Content-Range", "Cache-Control", "Max-Forwards", "Range",
+	}
+)
+
+func mayTrail(id FieldID, name []byte) bool {
+	return untrailed>>id&1 == 0 &&
+		!slices.ContainsFunc(forbiddenTrailers, func(known string) bool { return equalFold(name, known) })
+}
+
+// pruneNames takes the names out of a Trailer that are not passed on (RFC 9110 section 6.6.2):
+// whoever is promised one of them may wait for it, or refuse the message.
+func (f *Fields) pruneNames(l *Field) {
+	good := true
+	for name := range tokens(l.Value) {
+		good = good && mayTrail(fieldID(name), name)
+	}
+	if good {
+		return
+	}
+	start := len(f.arena)
+	for name := range tokens(l.Value) {
+		if !mayTrail(fieldID(name), name) {
+			continue
+		}
+		if len(f.arena) > start {
+			f.arena = append(f.arena, ", "...)
+		}
+		f.arena = append(f.arena, name...)
+	}
+	l.Value = f.arena[start:len(f.arena):len(f.arena)]
+	l.dropped = len(l.Value) == 0
 }
 
 // requestTrailer is what of the client's trailer section goes to the upstream: as with header
