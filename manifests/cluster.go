@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 	"k8s.io/client-go/kubernetes"
@@ -32,19 +34,32 @@ type ClusterConfig struct {
 	Log *zap.Logger
 }
 
-// NewClusterConfig makes the clients: compact encoding, and no limit on requests of our
-// own, because the API server has a fair one and a start with ten thousand TLS Secrets
-// would take half an hour with client-go's default of five a second.
+// dialTimeout is for one TCP connection to the API server; feeds try again soon after. client-go
+// waits for 30 s, and a Pod that starts before its node knows the Service in front of the API
+// server would do so in vain, because the kernel goes on sending what it has begun to send
+// to nowhere. It is long enough for one packet to be lost.
+const dialTimeout = 2 * time.Second
+
+// NewClusterConfig makes the clients, which share their connection: compact encoding, and no
+// limit on requests of our own, because the API server has a fair one and a start with ten
+// thousand TLS Secrets would take half an hour with client-go's default of five a second.
 func NewClusterConfig(config *rest.Config) (ClusterConfig, error) {
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst, config.RateLimiter = -1, 0, nil
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	config.ContentType = "application/vnd.kubernetes.protobuf"
-	client, err := kubernetes.NewForConfig(config)
+	if config.Dial == nil {
+		config.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
+	}
+	http, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return ClusterConfig{}, fmt.Errorf("HTTP client of the Kubernetes API: %w", err)
+	}
+	client, err := kubernetes.NewForConfigAndClient(config, http)
 	if err != nil {
 		return ClusterConfig{}, fmt.Errorf("client of the Kubernetes API: %w", err)
 	}
-	names, err := metadata.NewForConfig(config)
+	names, err := metadata.NewForConfigAndClient(config, http)
 	if err != nil {
 		return ClusterConfig{}, fmt.Errorf("metadata client of the Kubernetes API: %w", err)
 	}

@@ -1,17 +1,25 @@
 package svcproxy
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // reservedPortsFile lists the ports that no program is given for an outgoing connection. A
 // connection from a port of the NodePort range would get answers that belong to a Service. It
 // is of the network namespace of whoever opens it.
 const reservedPortsFile = "/proc/sys/net/ipv4/ip_local_reserved_ports"
+
+// mountedPortsFile is the same file of the node, where a container has it mounted: its own /proc/sys
+// is read-only, and nothing can be mounted there.
+const mountedPortsFile = "/host" + reservedPortsFile
 
 // PortRange is from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
@@ -73,10 +81,26 @@ func changeReserved(change func([]PortRange) []PortRange) error {
 	if next == formatReserved(all) {
 		return nil
 	}
-	if err := os.WriteFile(reservedPortsFile, []byte(next+"\n"), 0o600); err != nil {
+	err = writeReserved(reservedPortsFile, next)
+	if errors.Is(err, unix.EROFS) {
+		if mounted := writeReserved(mountedPortsFile, next); !errors.Is(mounted, fs.ErrNotExist) {
+			err = mounted
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("reserved ports: %w", err)
 	}
 	return nil
+}
+
+// writeReserved never makes the file: there is one, or it is no sysctl.
+func writeReserved(file, text string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text + "\n")
+	return errors.Join(err, f.Close())
 }
 
 func parseReserved(text string) (all []PortRange, err error) {

@@ -3,9 +3,12 @@ package nft
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
@@ -14,8 +17,16 @@ import (
 // itself when an endpoint goes; a UDP client that goes on sending from one port would be sent
 // to an address that is nobody's for as long as it does. So those flows are deleted, and their
 // next packet finds another endpoint.
+//
+// A TCP client that began before the Service was in the kernel is remembered as one whose packets
+// are not translated, so that its repetitions go nowhere too, until it gives up (client-go after
+// 30 s; kubernetes/kubernetes#48719). That flow is deleted as well if nobody has answered it yet.
 
-// flows deletes UDP flows that lead to endpoints which a Service does not have any more.
+// flowsPause is between two looks at all that connection tracking has, which on a busy node is a
+// lot: Services that come one after the other share a look.
+const flowsPause = 250 * time.Millisecond
+
+// flows deletes what connection tracking remembers of Services and what is not right any more.
 type flows struct {
 	handle *netlink.Handle
 	log    *zap.Logger
@@ -33,12 +44,16 @@ func newFlows(log *zap.Logger) (*flows, error) {
 	return &flows{handle: h, log: log, poke: make(chan struct{}, 1), pending: map[string]*Service{}}, nil
 }
 
-// note remembers a Service whose endpoints have changed, until they have changed in the kernel.
+// note remembers a Service to which flows may lead that are wrong now, until it is in the kernel.
 func (f *flows) note(old *entry, s *Service) {
-	if s == nil || s.Protocol != unix.IPPROTO_UDP || len(s.Cluster)+len(s.Local) == 0 {
+	if s == nil || len(s.Cluster)+len(s.Local) == 0 {
 		return // without an endpoint flows are better left: they may be served yet
 	}
-	if old != nil && !moved(old.service, s) {
+	switch {
+	case s.Protocol != unix.IPPROTO_UDP && s.Protocol != unix.IPPROTO_TCP:
+		return
+	case old == nil || gained(old.service, s):
+	case s.Protocol == unix.IPPROTO_TCP || !lost(old.service, s):
 		return
 	}
 	f.mu.Lock()
@@ -46,16 +61,26 @@ func (f *flows) note(old *entry, s *Service) {
 	f.pending[s.Name] = s
 }
 
-// moved tells whether a flow that was right may be wrong now: an endpoint is gone, or there was none.
-func moved(old, s *Service) bool {
+// gained tells whether packets may have passed untranslated that are translated now: there was no
+// endpoint, or a frontend is new.
+func gained(old, s *Service) bool {
+	if len(old.Cluster)+len(old.Local) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(s.Frontends, func(fe Frontend) bool {
+		return !slices.ContainsFunc(old.Frontends, func(was Frontend) bool { return was.Addr == fe.Addr && was.Port == fe.Port })
+	})
+}
+
+// lost tells whether an endpoint is gone.
+func lost(old, s *Service) bool {
 	serving := servingSet(s)
-	was := servingSet(old)
-	for e := range was {
+	for e := range servingSet(old) {
 		if _, ok := serving[e]; !ok {
 			return true
 		}
 	}
-	return len(was) == 0
+	return false
 }
 
 func servingSet(s *Service) map[netip.AddrPort]struct{} {
@@ -90,29 +115,54 @@ func (f *flows) deleteStale() {
 		f.log.Warn("addresses of this node", zap.Error(err))
 		return
 	}
-	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+	for _, family := range familiesOf(all) {
 		n, err := f.handle.ConntrackDeleteFilters(netlink.ConntrackTable, family, stale)
 		if err != nil {
-			f.log.Warn("stale UDP flows", zap.Error(err))
+			f.log.Warn("stale flows", zap.Error(err))
 		}
 		if n > 0 {
-			f.log.Debug("stale UDP flows deleted", zap.Uint("flows", n))
+			f.log.Debug("stale flows deleted", zap.Uint("flows", n))
 		}
 	}
 }
 
+// familiesOf saves looks: each is through all buckets of the kernel's table, however empty.
+func familiesOf(all map[string]*Service) (families []netlink.InetFamily) {
+	for _, service := range all {
+		family := netlink.InetFamily(unix.AF_INET)
+		if service.IPv6 {
+			family = unix.AF_INET6
+		}
+		if !slices.Contains(families, family) {
+			families = append(families, family)
+		}
+	}
+	return families
+}
+
 // staleFlows matches flows to a frontend that are answered by none of its endpoints.
 type staleFlows struct {
-	byAddr map[netip.AddrPort]map[netip.AddrPort]struct{}
+	byAddr map[flowTo]map[netip.AddrPort]struct{}
 	// byPort are NodePorts, on the addresses of this node only.
-	byPort map[bool]map[uint16]map[netip.AddrPort]struct{}
+	byPort map[flowToPort]map[netip.AddrPort]struct{}
 	local  map[netip.Addr]struct{}
+}
+
+type flowTo struct {
+	protocol uint8
+	addr     netip.AddrPort
+}
+
+type flowToPort struct {
+	protocol uint8
+	ipv6     bool
+	port     uint16
 }
 
 func (f *flows) filter(all map[string]*Service) (*staleFlows, error) {
 	s := &staleFlows{
-		byAddr: map[netip.AddrPort]map[netip.AddrPort]struct{}{},
-		byPort: map[bool]map[uint16]map[netip.AddrPort]struct{}{false: {}, true: {}},
+		byAddr: map[flowTo]map[netip.AddrPort]struct{}{},
+		byPort: map[flowToPort]map[netip.AddrPort]struct{}{},
 		local:  map[netip.Addr]struct{}{},
 	}
 	addrs, err := f.handle.AddrList(nil, netlink.FAMILY_ALL)
@@ -126,9 +176,9 @@ func (f *flows) filter(all map[string]*Service) (*staleFlows, error) {
 		serving := servingSet(service)
 		for _, fe := range service.Frontends {
 			if fe.Addr.IsValid() {
-				s.byAddr[netip.AddrPortFrom(fe.Addr.Unmap(), fe.Port)] = serving
+				s.byAddr[flowTo{service.Protocol, netip.AddrPortFrom(fe.Addr.Unmap(), fe.Port)}] = serving
 			} else {
-				s.byPort[service.IPv6][fe.Port] = serving
+				s.byPort[flowToPort{service.Protocol, service.IPv6, fe.Port}] = serving
 			}
 		}
 	}
@@ -142,19 +192,26 @@ func addrOf(ip net.IP) netip.Addr {
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
 func (s *staleFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	if flow.Forward.Protocol != unix.IPPROTO_UDP {
-		return false
-	}
-	to := addrOf(flow.Forward.DstIP)
-	serving, ours := s.byAddr[netip.AddrPortFrom(to, flow.Forward.DstPort)]
+	to := netip.AddrPortFrom(addrOf(flow.Forward.DstIP), flow.Forward.DstPort)
+	serving, ours := s.byAddr[flowTo{flow.Forward.Protocol, to}]
 	if !ours {
-		if _, local := s.local[to]; !local {
+		if _, local := s.local[to.Addr()]; !local {
 			return false
 		}
-		if serving, ours = s.byPort[to.Is6()][flow.Forward.DstPort]; !ours {
+		if serving, ours = s.byPort[flowToPort{flow.Forward.Protocol, to.Addr().Is6(), to.Port()}]; !ours {
 			return false
 		}
 	}
-	_, served := serving[netip.AddrPortFrom(addrOf(flow.Reverse.SrcIP), flow.Reverse.SrcPort)]
+	from := netip.AddrPortFrom(addrOf(flow.Reverse.SrcIP), flow.Reverse.SrcPort)
+	if flow.Forward.Protocol == unix.IPPROTO_TCP {
+		return from == to && unanswered(flow)
+	}
+	_, served := serving[from]
 	return !served
+}
+
+// unanswered tells whether all of a TCP connection is the client's first packet.
+func unanswered(flow *netlink.ConntrackFlow) bool {
+	tcp, ok := flow.ProtoInfo.(*netlink.ProtoInfoTCP)
+	return ok && tcp.State == nl.TCP_CONNTRACK_SYN_SENT
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -272,8 +273,8 @@ func (p *Plane) missingShapes() []shape {
 	return all
 }
 
-// Run repairs what others do to the table, and deletes UDP flows to endpoints that are gone,
-// until ctx ends.
+// Run repairs what others do to the table, and deletes flows that lead to where a Service is not
+// served (any more, or yet), until ctx ends.
 func (p *Plane) Run(ctx context.Context) {
 	var helpers sync.WaitGroup
 	helpers.Go(func() {
@@ -283,6 +284,10 @@ func (p *Plane) Run(ctx context.Context) {
 				return
 			case <-p.flows.poke:
 				p.flows.deleteStale()
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(flowsPause):
 			}
 		}
 	})

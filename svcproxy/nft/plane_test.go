@@ -476,3 +476,55 @@ func TestStaleUDPFlows(t *testing.T) {
 		})
 	}
 }
+
+// A client that began before the Service was in the kernel is connected when it repeats itself:
+// connection tracking had remembered that its packets are not translated.
+func TestEarlyConnection(t *testing.T) {
+	l, all := servers(t)
+	client := l.Pods[0][1]
+	foreign(t, l.Nodes[0], `table inet somebody {
+		chain c { type nat hook postrouting priority srcnat + 10; policy accept; ip daddr 10.180.0.0/16 masquerade; }
+	}`)
+	type result struct {
+		answer netlab.Answer
+		err    error
+	}
+	early := map[string]chan result{"172.30.0.1:80": make(chan result, 1), "192.0.2.9:80": make(chan result, 1)}
+	for to, done := range early {
+		go func() {
+			wait := 30 * time.Second
+			if to == "192.0.2.9:80" {
+				wait = time.Second // nobody has it
+			}
+			a, err := client.AskFrom(t, "tcp", netip.AddrPort{}, ap(to), wait)
+			done <- result{a, err}
+		}()
+	}
+	waitFlows(t, l.Nodes[0], "SYN_SENT", "dst=172.30.0.1 ", "dst=192.0.2.9 ")
+	p := newPlane(t, l.Nodes[0], Config{})
+	start(t, p)
+	apply(t, p, Changes{Complete: true, Put: all, Node: node})
+	if r := <-early["172.30.0.1:80"]; r.err != nil || !strings.HasPrefix(r.answer.Server, "pod0-") {
+		t.Errorf("%v %v, want an answer of an endpoint", r.answer, r.err)
+	}
+	if r := <-early["192.0.2.9:80"]; !errors.Is(r.err, netlab.ErrSilent) {
+		t.Errorf("a connection to somebody else: %v %v", r.answer, r.err)
+	}
+	waitFlows(t, l.Nodes[0], "SYN_SENT", "dst=192.0.2.9 ")
+}
+
+// waitFlows waits until connection tracking has TCP flows of that state with all of these words.
+func waitFlows(t *testing.T, h *netlab.Host, state string, words ...string) {
+	t.Helper()
+	flows := ""
+	for began := time.Now(); time.Since(began) < 10*time.Second; {
+		h.Do(t, func() {
+			out, _ := exec.Command("conntrack", "-L", "-p", "tcp", "--state", state).CombinedOutput()
+			flows = string(out)
+		})
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(flows, w) }) {
+			return
+		}
+	}
+	t.Fatalf("no flows %q in:\n%s", words, flows)
+}
