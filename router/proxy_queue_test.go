@@ -127,7 +127,7 @@ func TestALeavingClientLeavesTheQueue(t *testing.T) {
 	first := f.dial(t).send(getIt)
 	eventually(t, "one is under way", func() bool { return h.now.Load() == 1 })
 	defer close(h.release) // or it would wait for ever where this fails
-	const all = 20 // looked at once a second, they would need more time than there is
+	const all = 20         // looked at once a second, they would need more time than there is
 	for range all {
 		c := f.dial(t).send(getIt)
 		eventually(t, "one waits", func() bool { return f.backend.Counts().Pending == 1 })

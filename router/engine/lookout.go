@@ -61,7 +61,7 @@ func (c *serverConn) hasLeft(x *Exchange) bool {
 	switch found := c.poll(hangUpEvents); {
 	case found&brokenEvents != 0:
 		return true
-	case found == 0, x.pump.running(): // the pump finds out whether a body is complete
+	case found == 0, x.pump.running(), x.backlog.running(): // whoever reads or writes finds out
 		return false
 	}
 	return x.foretell() != nil
