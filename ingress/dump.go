@@ -35,6 +35,8 @@ type RouteInfo struct {
 	// MaxBody and BufferBody are in bytes.
 	MaxBody    int64 `json:"maxBody,omitempty"`
 	BufferBody int64 `json:"bufferBody,omitempty"`
+	// BufferAnswer is in bytes, too.
+	BufferAnswer int64 `json:"bufferAnswer,omitempty"`
 	// Status is what is answered without a backend, and Reason why.
 	Status int    `json:"status,omitempty"`
 	Reason string `json:"reason,omitempty"`
@@ -73,7 +75,7 @@ func routeInfo(r *router.Route) RouteInfo {
 	info := RouteInfo{
 		Host: r.Host, Path: r.Path, PathType: r.PathType.String(),
 		Origin: r.Origin, Service: r.Service, Endpoints: []string{}, Reason: r.Reason, Policy: r.Policy.String(),
-		Timeouts: r.Timeouts.String(), MaxBody: r.MaxBody, BufferBody: r.BufferBody,
+		Timeouts: r.Timeouts.String(), MaxBody: r.MaxBody, BufferBody: r.BufferBody, BufferAnswer: r.BufferAnswer,
 	}
 	for _, f := range r.Filters {
 		info.Filters = append(info.Filters, fmt.Sprint(f))
@@ -141,6 +143,9 @@ func (r RouteInfo) String() string {
 	}
 	if r.BufferBody > 0 {
 		words = append(words, fmt.Sprintf("buffer-body=%d", r.BufferBody))
+	}
+	if r.BufferAnswer > 0 {
+		words = append(words, fmt.Sprintf("buffer-answer=%d", r.BufferAnswer))
 	}
 	if r.Timeouts != "" {
 		words = append(words, "timeouts("+r.Timeouts+")")

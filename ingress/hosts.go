@@ -274,4 +274,5 @@ func applyOptions(r *router.Route, o *annotation.Options) {
 	if o.BufferBody {
 		r.BufferBody = cmp.Or(o.BodyBuffer, annotation.DefaultBodyBuffer)
 	}
+	r.BufferAnswer = o.AnswerBuffer.Bytes()
 }

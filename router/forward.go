@@ -30,6 +30,7 @@ func (p *Proxy) forward(x *engine.Exchange, s *passage) {
 		switch {
 		case err == nil && p.unwanted(x, s):
 		case err == nil:
+			s.accept(x)
 			s.bind(x, e)
 			return
 		case !p.retries(x, s, failureOf(err)):

@@ -138,10 +138,12 @@ func (q *queue) wake(b *Backend) {
 	}
 }
 
-// clientGlance is how often one who waits looks whether its client is still there.
+// clientGlance is how often one who waits looks whether its client is still there, where
+// nobody can tell it.
 const clientGlance = time.Second
 
-// await is take for a request that finds no room: it waits for some.
+// await is take for a request that finds no room: it waits for some, as long as there is
+// somebody to answer.
 func (s *passage) await(x *engine.Exchange, q *query) (e *Endpoint, why Rejection) {
 	b, l := s.route.Backend, &s.policy.Limits
 	if s.waiter.turn == nil {
@@ -155,9 +157,14 @@ func (s *passage) await(x *engine.Exchange, q *query) (e *Endpoint, why Rejectio
 	if by := x.Deadline(); !by.IsZero() && by.Before(until) {
 		until = by
 	}
+	watched := x.WatchClient(s.waiter.turn)
+	defer x.UnwatchClient(s.waiter.turn)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		if x.ClientGone() {
+			return nil, RejectedGone
+		}
 		if b.queue.first(&s.waiter) {
 			if e, full := s.take(q); !full {
 				return e, Rejections
@@ -167,13 +174,13 @@ func (s *passage) await(x *engine.Exchange, q *query) (e *Endpoint, why Rejectio
 		if left <= 0 {
 			return nil, RejectedTimeout
 		}
-		timer.Reset(min(left, clientGlance))
+		if !watched {
+			left = min(left, clientGlance)
+		}
+		timer.Reset(left)
 		select {
 		case <-s.waiter.turn:
 		case <-timer.C:
-			if x.ClientGone() {
-				return nil, RejectedGone
-			}
 		}
 		q.now = time.Time{}
 	}

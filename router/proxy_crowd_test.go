@@ -17,11 +17,18 @@ import (
 // of it, so that bytes of one that turn up in another are seen. With the race detector
 // buffers that were given back are overwritten: one that is still in use is seen too.
 func TestACrowd(t *testing.T) {
+	for _, most := range []int64{0, 5000, 1 << 20} {
+		t.Run(fmt.Sprint("answers read ahead by ", most), func(t *testing.T) { testACrowd(t, most) })
+	}
+}
+
+func testACrowd(t *testing.T, most int64) {
+	t.Helper()
 	var addrs []string
 	for range 3 {
 		addrs = append(addrs, startBackend(t, moody).addr)
 	}
-	f := startFront(t, addrs...)
+	f := setup{route: func(r *Route) { r.BufferAnswer = most }}.start(t, addrs...)
 	var asked sync.Map
 	var wg sync.WaitGroup
 	for i := range 12 {

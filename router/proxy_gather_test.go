@@ -175,3 +175,42 @@ func TestABufferedBodyThatDoesNotCome(t *testing.T) {
 		t.Errorf("%d connections to the backend", n)
 	}
 }
+
+// All bodies together have a budget. What is above it is streamed, and what has ended gives its
+// part back.
+func TestBuffersOfRequestsHaveABudget(t *testing.T) {
+	half := bodyOf("half", 150<<10)
+	b := startBackend(t, func(c *upstreamConn) {
+		c.request()
+		c.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+	})
+	s := buffered(1 << 20)
+	s.limits = engine.Limits{BufferedBodies: 192 << 10}
+	f := s.start(t, b.addr)
+	begin := func(body string) *client {
+		return f.dial(t).send("POST / HTTP/1.1\r\nHost: h.test\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks(body, 5000))
+	}
+	end := func(c *client, body string) {
+		t.Helper()
+		if resp, _ := c.send(chunks(body, 5000) + "0\r\n\r\n").answer("POST"); resp.StatusCode != 200 {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+	}
+	large := begin(half)
+	eventually(t, "what does not fit is streamed", func() bool { return b.conns() == 1 })
+	late := begin("little") // for which there is nothing left
+	eventually(t, "there is nothing left for another", func() bool { return b.conns() == 2 })
+	end(large, half)
+	end(late, "")
+	f.log.await(t, 2)
+	eventually(t, "their parts are given back", func() bool {
+		n := b.conns()
+		end(begin("little"), "")
+		return strings.Contains(b.saw()[n], "\r\nContent-Length: 6\r\n") // it was here before it was sent
+	})
+	for i, saw := range b.saw()[:2] {
+		if !strings.Contains(saw, "\r\nTransfer-Encoding: chunked\r\n") {
+			t.Errorf("%d: the backend saw %.300q", i, saw)
+		}
+	}
+}

@@ -34,12 +34,24 @@ func overAll(t *testing.T, s setup, upstream string, run func(t *testing.T, c *h
 
 // Each event has to be with the client before the next is sent.
 func TestEventsArriveOneByOne(t *testing.T) {
+	eventsArriveOneByOne(t, "text/event-stream", nil)
+}
+
+// And so does every other piece, even where what the client does not take may be held.
+func TestWhatIsReadAheadIsNotHeldBack(t *testing.T) {
+	for _, most := range []int64{1, 1 << 20} {
+		eventsArriveOneByOne(t, "text/plain", func(r *Route) { r.BufferAnswer = most })
+	}
+}
+
+func eventsArriveOneByOne(t *testing.T, kind string, route func(*Route)) {
+	t.Helper()
 	for _, framing := range []string{"Transfer-Encoding: chunked", "Content-Length: 10000000", "Connection: close"} {
 		t.Run(framing, func(t *testing.T) {
 			conns := make(chan chan string, 1)
 			up := startBackend(t, func(c *upstreamConn) {
 				c.request()
-				c.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n" + framing + "\r\n\r\n")
+				c.send("HTTP/1.1 200 OK\r\nContent-Type: " + kind + "\r\n" + framing + "\r\n\r\n")
 				next := make(chan string)
 				conns <- next
 				for event := range next {
@@ -49,7 +61,7 @@ func TestEventsArriveOneByOne(t *testing.T) {
 					c.send(event)
 				}
 			})
-			overAll(t, setup{}, up.addr, func(t *testing.T, c *http.Client, url string) {
+			overAll(t, setup{route: route}, up.addr, func(t *testing.T, c *http.Client, url string) {
 				t.Helper()
 				resp, err := c.Get(url)
 				if err != nil {

@@ -51,6 +51,9 @@ type Route struct {
 	// BufferBody is how many bytes of a request body are taken before an endpoint is asked;
 	// 0: none, bodies are streamed.
 	BufferBody int64
+	// BufferAnswer is how many bytes of an answer may be held for a client that takes it more
+	// slowly than the endpoint sends it; 0: none.
+	BufferAnswer int64
 	// Policy says how requests are spread over the endpoints of Backend. Nil is the default.
 	Policy *Policy
 	// Filters run in order before the request is sent, and in reverse order on the answer.

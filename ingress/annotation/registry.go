@@ -75,6 +75,8 @@ type Options struct {
 	// BufferBody takes BodyBuffer bytes of a request body before an endpoint is asked.
 	BufferBody bool
 	BodyBuffer int64
+	// AnswerBuffer is how much of an answer may be held for a slow client.
+	AnswerBuffer AnswerBuffer
 	// Policy says how requests are spread over endpoints; nil is the default.
 	Policy *router.Policy
 	// Transport is how the Services are spoken to.
@@ -115,6 +117,7 @@ var registry = []Annotation{
 	proxyBodySize,
 	proxyRequestBuffering,
 	clientBodyBufferSize,
+	proxyBuffering, proxyBufferSize, proxyBuffersNumber, proxyMaxTempFileSize,
 
 	loadBalance, upstreamHashBy, slowStart,
 	affinity, affinityMode,
@@ -167,6 +170,7 @@ func Read(annotations map[string]string) (Options, []Finding) {
 	findings = append(findings, o.ClientAuth.settle(annotations, &o)...)
 	findings = append(findings, settlePolicy(annotations, &o)...)
 	findings = append(findings, settlePassthrough(annotations, &o)...)
+	findings = append(findings, o.AnswerBuffer.settle(annotations)...)
 	slices.SortStableFunc(findings, func(a, b Finding) int { return strings.Compare(a.Key, b.Key) })
 	return o, findings
 }

@@ -136,6 +136,13 @@ func (u *clientConn) beginBody(x *Exchange) {
 
 func (u *clientConn) fill(x *Exchange, n int) error { return x.readUpstream(u, n) }
 
+func (u *clientConn) leaveHead(x *Exchange) {
+	if len(u.in.unread()) > 0 {
+		x.upReusable = false // there is more than the answer: that is nobody's
+	}
+	x.left.buf = u.in.leaveHead()
+}
+
 func (u *clientConn) unsent() bool { return u.out.wrote == 0 }
 
 func (u *clientConn) cut() { _ = u.conn.Close() } // nothing can be done about it

@@ -47,6 +47,11 @@ type Exchange struct {
 	// BufferBody is how many bytes of a request body Forward takes before an upstream has
 	// anything to do with it; 0: none, it is streamed. What is beyond is streamed.
 	BufferBody int64
+	// BufferAnswer is how many bytes of the answer may be held for a client that takes it more
+	// slowly than the upstream sends it; 0: none. UpstreamDone, if set, is called where the
+	// upstream has been let go before the client has all of it. Both may be set before Send.
+	BufferAnswer int64
+	UpstreamDone func(x *Exchange)
 	// State is the handler's own. The engine keeps it from one exchange to the next, so
 	// that what it points to can be used again.
 	State any
@@ -83,9 +88,11 @@ type Exchange struct {
 	pace       pace      // of the request's body
 	arrived    time.Time // of the upstream's head
 	limited    io.LimitedReader
-	spliceStep int64 // how much the kernel moves next
-	slow       bool  // one of the two ends is: the kernel moves no more
-	step       int   // how much is copied next
+	spliceStep int64    // how much the kernel moves next
+	slow       bool     // one of the two ends is: the kernel moves no more
+	step       int      // how much is copied next
+	backlog    *backlog // with BufferAnswer
+	left       leftHead // of an upstream that was let go early
 }
 
 var exchanges = sync.Pool{New: func() any { return new(Exchange) }}
@@ -97,6 +104,7 @@ func (x *Exchange) begin(down downstream, p *peer, now time.Time) {
 	x.Response.reset()
 	x.Start, x.arrived, x.by, x.identity = now, time.Time{}, time.Time{}, nil
 	x.Timeouts, x.MaxBody, x.BufferBody = Timeouts{}, 0, 0
+	x.BufferAnswer, x.UpstreamDone = 0, nil
 	x.proxyOut = 0
 	x.answered, x.continued, x.sent, x.closing, x.aborted = false, false, false, false, false
 	x.interims, x.reply, x.lastWords, x.upAddr, x.upReusable = 0, nil, nil, "", false

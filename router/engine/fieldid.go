@@ -34,6 +34,11 @@ const (
 	TransferEncoding
 	Upgrade
 	UserAgent
+	XAccelBuffering
+	XAccelCharset
+	XAccelExpires
+	XAccelLimitRate
+	XAccelRedirect
 	XForwardedClientCert
 	XForwardedFor
 	XForwardedHost
@@ -83,6 +88,11 @@ var fieldNames = [fieldIDs][]byte{
 	TransferEncoding:      []byte("Transfer-Encoding"),
 	Upgrade:               []byte("Upgrade"),
 	UserAgent:             []byte("User-Agent"),
+	XAccelBuffering:       []byte("X-Accel-Buffering"),
+	XAccelCharset:         []byte("X-Accel-Charset"),
+	XAccelExpires:         []byte("X-Accel-Expires"),
+	XAccelLimitRate:       []byte("X-Accel-Limit-Rate"),
+	XAccelRedirect:        []byte("X-Accel-Redirect"),
 	XForwardedClientCert:  []byte("X-Forwarded-Client-Cert"),
 	XForwardedFor:         []byte("X-Forwarded-For"),
 	XForwardedHost:        []byte("X-Forwarded-Host"),

@@ -288,14 +288,14 @@ func (x *Exchange) waitOn(s sleeper, since *time.Time, limit time.Duration, try 
 		switch {
 		case x.pump.clientFailed() != nil:
 			return os.ErrDeadlineExceeded
-		case x.down.hasLeft(x):
+		case x.backlog.failed(), x.down.hasLeft(x):
 			return errClientGone
 		case expired(x.by, now):
 			return errTotal
 		case left <= 0:
 			return os.ErrDeadlineExceeded
 		}
-		if !watched || x.pump.running() {
+		if !watched || x.pump.running() || x.backlog.running() {
 			left = min(left, blindGlance)
 		}
 		if err := try(now, within(left, x.by, now)); !isTimeout(err) {

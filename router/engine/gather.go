@@ -101,15 +101,10 @@ func (x *Exchange) fillBody() error {
 
 func (x *Exchange) bodyTooLarge() bool { return x.MaxBody > 0 && x.body.bytes > x.MaxBody }
 
-// bodyBudget bounds what all exchanges of a server together hold of bodies. Above it they
-// are streamed.
-const bodyBudget = 64 << 20
-
 // borrowBudget accounts for what is gathered next.
 func (x *Exchange) borrowBudget() bool {
 	for x.borrowed < int64(len(x.gathered))+bodyBufferSize {
-		if x.peer.srv.gathered.Add(bodyBufferSize) > bodyBudget {
-			x.peer.srv.gathered.Add(-bodyBufferSize)
+		if !x.peer.srv.gathered.borrow(bodyBufferSize) {
 			return false
 		}
 		x.borrowed += bodyBufferSize
@@ -120,7 +115,7 @@ func (x *Exchange) borrowBudget() bool {
 // forgetGathered lets go of it.
 func (x *Exchange) forgetGathered() {
 	if x.borrowed > 0 {
-		x.peer.srv.gathered.Add(-x.borrowed)
+		x.peer.srv.gathered.giveBack(x.borrowed)
 	}
 	x.gathered, x.borrowed = nil, 0
 }

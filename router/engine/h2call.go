@@ -243,6 +243,8 @@ func (u *h2call) takeBody(x *Exchange) error {
 	return nil
 }
 
+func (u *h2call) leaveHead(x *Exchange) { x.left.answer, u.taken = u.taken, nil }
+
 func (u *h2call) interrupt() { u.wakeReader() }
 
 func (u *h2call) unsent() bool {

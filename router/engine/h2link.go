@@ -48,8 +48,8 @@ type h2half struct {
 	link *h2link
 	id   uint32
 
-	body     h2queue // what has come of the other side's message and was not taken
-	trailer  []byte  // field lines; complete once ended
+	body     bodyQueue // what has come of the other side's message and was not taken
+	trailer  []byte    // field lines; complete once ended
 	received int64
 	declared int64 // Content-Length; -1: none
 	flow     h2window
@@ -82,7 +82,7 @@ func newH2Half() h2half {
 func (st *h2half) begin(l *h2link, id uint32) {
 	*st = h2half{
 		link: l, id: id, declared: -1, readable: st.readable, writable: st.writable,
-		trailer: st.trailer[:0], body: h2queue{buffers: st.body.buffers[:0]},
+		trailer: st.trailer[:0], body: bodyQueue{buffers: st.body.buffers[:0]},
 		flow: h2window{send: l.flow.initial, recv: h2StreamWindow},
 	}
 }

@@ -28,6 +28,18 @@ func (in *input) unpin() {
 	}
 }
 
+// leaveHead is release, but for the buffer in which a head is pinned.
+func (in *input) leaveHead() (head []byte) {
+	switch {
+	case in.pinned != nil:
+		head, in.pinned = in.pinned, nil
+	case in.head:
+		head, in.buf = in.buf, nil
+	}
+	in.release()
+	return head
+}
+
 // release gives all buffers back. What is unread is lost.
 func (in *input) release() {
 	in.unpin()

@@ -38,6 +38,10 @@ type Limits struct {
 	// MaxConnections is how many client connections there may be; above it new ones are
 	// closed at once. Default 65536.
 	MaxConnections int
+	// BufferedBodies is how many bytes all exchanges together hold of request bodies
+	// (Exchange.BufferBody), and BufferedAnswers of answers (Exchange.BufferAnswer). Above that
+	// they are streamed. Defaults 64 MiB each: slow readers cannot use up what slow senders need.
+	BufferedBodies, BufferedAnswers int64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -51,6 +55,13 @@ func (l Limits) withDefaults() Limits {
 			*v = d
 		}
 	}
+	setSize := func(v *int64, d int64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	setSize(&l.BufferedBodies, 64<<20)
+	setSize(&l.BufferedAnswers, 64<<20)
 	setInt(&l.MaxHead, 32<<10)
 	setInt(&l.MaxTarget, 16<<10)
 	setInt(&l.MaxFields, 200)

@@ -2,7 +2,7 @@ package engine
 
 import "time"
 
-// sleeper is one that waits for an upstream and can be told to look up.
+// sleeper is one that waits, for an upstream or its turn, and can be told to look up.
 type sleeper interface{ interrupt() }
 
 // glance is how long one waits for an upstream before the client is looked at, and watched.
@@ -11,6 +11,25 @@ const glance = 50 * time.Millisecond
 
 // blindGlance is how often the client is looked at where nobody can watch it.
 const blindGlance = time.Second
+
+// WatchClient has something put into wake, if there is room in it, when the client may have
+// left: ClientGone tells. It reports false where nobody can watch, so that one has to look now
+// and then. It is for one who holds a request that has not been forwarded yet, and ends with
+// UnwatchClient.
+func (x *Exchange) WatchClient(wake chan<- struct{}) bool { return x.down.watch(waker(wake)) }
+
+// UnwatchClient ends that: nothing is put into wake afterwards.
+func (x *Exchange) UnwatchClient(wake chan<- struct{}) { x.down.unwatch(waker(wake)) }
+
+// waker is a sleeper that waits at a channel.
+type waker chan<- struct{}
+
+func (w waker) interrupt() {
+	select {
+	case w <- struct{}{}:
+	default: // it will look anyway
+	}
+}
 
 // interrupt ends the read that waits, or the next one.
 func (u *clientConn) interrupt() {
@@ -42,7 +61,7 @@ func (c *serverConn) hasLeft(x *Exchange) bool {
 	switch found := c.poll(hangUpEvents); {
 	case found&brokenEvents != 0:
 		return true
-	case found == 0, x.pump.running(): // the pump finds out whether a body is complete
+	case found == 0, x.pump.running(), x.backlog.running(): // whoever reads or writes finds out
 		return false
 	}
 	return x.foretell() != nil

@@ -67,6 +67,9 @@ const (
 // relay streams the body of the upstream's answer to the client, and then lets go of the
 // upstream. What has been read is written before more is waited for.
 func (x *Exchange) relay() error {
+	if x.BufferAnswer > 0 && !x.upBody.ended {
+		return x.relayAhead()
+	}
 	u := x.up
 	for {
 		piece, err := x.upBody.buffered()
@@ -174,6 +177,11 @@ func (x *Exchange) endRelay() error {
 // answer lies in its buffer.
 func (x *Exchange) letGo(now time.Time) {
 	x.forgetGathered()
+	x.letGoUpstream(now)
+	x.left.release()
+}
+
+func (x *Exchange) letGoUpstream(now time.Time) {
 	if x.up != nil && x.upReusable && x.proxyOut == 0 {
 		x.up.rest(now)
 		x.up = nil

@@ -41,7 +41,8 @@ type Server struct {
 	streamed        atomic.Uint64
 	streams         StreamHandler // Handler, if it is one
 
-	gathered   atomic.Int64 // bytes of bodies
+	gathered   budget // of bodies that are taken first
+	answers    budget // of answers that are read ahead of their clients
 	lookout    lookout
 	haste      atomic.Int64 // while it shuts down: when heads and handshakes have to be complete, Unix nanoseconds
 	handshakes context.Context
@@ -71,6 +72,7 @@ var ErrServerClosed = errors.New("engine: server closed")
 func (s *Server) prepare() {
 	s.once.Do(func() {
 		s.limits = s.Limits.withDefaults()
+		s.gathered.most, s.answers.most = s.limits.BufferedBodies, s.limits.BufferedAnswers
 		s.streams, _ = s.Handler.(StreamHandler)
 		s.conns = map[*serverConn]net.Conn{}
 		s.listeners = map[net.Listener]struct{}{}

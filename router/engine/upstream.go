@@ -29,6 +29,8 @@ type upstream interface {
 	// unsent: not a byte of the request can have been looked at.
 	unsent() bool
 
+	// leaveHead leaves to x the memory that x.Response lies in. The answer's body has ended.
+	leaveHead(x *Exchange)
 	// cut makes all that waits fail, from whichever goroutine.
 	cut()
 	// close gives up the exchange, wherever it is.
