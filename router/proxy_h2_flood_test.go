@@ -184,7 +184,10 @@ func TestH2StreamsThatLingerAreBounded(t *testing.T) {
 	id := uint32(1)
 	for range most {
 		c.request(id, "/")
-		c.until(func(f http2.Frame) bool { d, ok := f.(*http2.DataFrame); return ok && d.StreamID == id && d.StreamEnded() })
+		c.until(func(f http2.Frame) bool {
+			d, ok := f.(*http2.DataFrame)
+			return ok && d.StreamID == id && d.StreamEnded()
+		})
 		id += 2
 	}
 	c.request(id, "/")
