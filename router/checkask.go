@@ -12,8 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 
-	"golang.org/x/net/http2"
-
 	"github.com/portico-ingress/portico/router/engine"
 )
 
@@ -81,23 +79,17 @@ func (c *question) url(conn net.Conn, path string) string {
 	return scheme + conn.RemoteAddr().String() + path
 }
 
-// maxCheckHead bounds the head of an answer, in bytes.
-const maxCheckHead = 64 << 10
-
 // ask sends one request on conn. No proxy of the environment is used, no redirect followed.
 func (c *question) ask(r *http.Request, conn net.Conn) (*http.Response, error) {
 	r.Header.Set("User-Agent", "portico-health-check")
-	if c.http2() { // whatever ALPN says: requests are sent so, too
-		over, err := (&http2.Transport{DisableCompression: true, MaxHeaderListSize: maxCheckHead}).NewClientConn(conn)
-		if err != nil {
-			return nil, err
-		}
-		return over.RoundTrip(r)
-	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!c.http2())
+	protocols.SetHTTP2(c.http2() && c.via.TLS != nil)
+	protocols.SetUnencryptedHTTP2(c.http2() && c.via.TLS == nil)
 	dial := func(context.Context, string, string) (net.Conn, error) { return conn, nil }
 	transport := &http.Transport{
-		DialContext: dial, DialTLSContext: dial,
-		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxCheckHead,
+		Protocols: protocols, DialContext: dial, DialTLSContext: dial,
+		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
 	}
 	return transport.RoundTrip(r)
 }

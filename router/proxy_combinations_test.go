@@ -75,6 +75,7 @@ func TestATunnelHoldsItsPlace(t *testing.T) {
 	policy := &Policy{Limits: Limits{Connections: 1, Requests: 1, Pending: 5, PendingTimeout: patience}}
 	serve := wsHandler(echoMessages)
 	overAllWays(t, func(t *testing.T, h2, secure bool) {
+		t.Helper()
 		s := setup{h2c: h2 && !secure, route: withPolicy(policy)}
 		f := s.withTLS(secure).start(t, startHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/chat" {

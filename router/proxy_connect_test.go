@@ -133,7 +133,7 @@ func TestExtendedConnectBecomesAnUpgrade(t *testing.T) {
 		t.Errorf("%q, ended %t", got, ended)
 	}
 	e := f.log.await(t, 1)[0]
-	if e.Method != "GET" || e.Status != 200 || e.Note != "" || e.Received != int64(len("early last ")) || e.Sent != int64(len("hello early last bye")) {
+	if e.Method != "GET" || e.Status != 101 || e.Note != "" || e.Received != int64(len("early last ")) || e.Sent != int64(len("hello early last bye")) {
 		t.Errorf("in the log: %+v", e)
 	}
 }

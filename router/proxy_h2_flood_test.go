@@ -167,6 +167,43 @@ func TestH2MoreStreamsThanAgreedAreRefused(t *testing.T) {
 	c.answerHead(259)
 }
 
+// fullLog takes no entry until it is let go.
+type fullLog chan struct{}
+
+func (l fullLog) Log(*Record) { <-l }
+
+// Streams whose answer has ended are not open any more, but as long as somebody has a word to
+// say about them they cost something, and so they are bounded too.
+func TestH2StreamsThatLingerAreBounded(t *testing.T) {
+	const most = 4 * 128
+	hold := make(fullLog)
+	release := sync.OnceFunc(func() { close(hold) })
+	defer release()
+	f := startH2(t, setup{mute: true, proxy: ProxyConfig{AccessLog: hold}}, false, startBackend(t, answerAll).addr)
+	c := f.rawH2(t)
+	id := uint32(1)
+	for range most {
+		c.request(id, "/")
+		c.until(func(f http2.Frame) bool {
+			d, ok := f.(*http2.DataFrame)
+			return ok && d.StreamID == id && d.StreamEnded()
+		})
+		id += 2
+	}
+	c.request(id, "/")
+	c.reset(id, http2.ErrCodeRefusedStream)
+	release()
+	eventually(t, "there is room again", func() bool {
+		id += 2
+		c.request(id, "/")
+		f := c.until(func(f http2.Frame) bool {
+			h := f.Header()
+			return h.StreamID == id && (h.Type == http2.FrameRSTStream || h.Type == http2.FrameData)
+		})
+		return f.Header().Type == http2.FrameData
+	})
+}
+
 // What a client sends of bodies that nobody takes is bounded by the windows.
 func TestH2UploadsAreHeldBack(t *testing.T) {
 	hold := make(chan struct{})

@@ -56,6 +56,7 @@ const (
 
 // trailersOver1 is an upstream of HTTP/1.1.
 func trailersOver1(t *testing.T, seen chan<- section) string {
+	t.Helper()
 	return startBackend(t, func(c *upstreamConn) {
 		var raw strings.Builder
 		for !strings.Contains(raw.String(), "\r\n0\r\n") || !strings.HasSuffix(raw.String(), "\r\n\r\n") {
@@ -72,6 +73,7 @@ func trailersOver1(t *testing.T, seen chan<- section) string {
 
 // trailersOver2 is one of HTTP/2.
 func trailersOver2(t *testing.T, seen chan<- section) string {
+	t.Helper()
 	return startBackend(t, func(c *upstreamConn) {
 		if _, err := io.ReadFull(c.r, make([]byte, len(http2.ClientPreface))); err != nil {
 			return
@@ -103,12 +105,14 @@ func trailersOver2(t *testing.T, seen chan<- section) string {
 }
 
 func (f *front) trailersFrom1(t *testing.T) section {
+	t.Helper()
 	c := f.dial(t).send("POST / HTTP/1.1\r\nHost: h.test\r\nTE: trailers\r\nConnection: TE, close\r\nTransfer-Encoding: chunked\r\nTrailer: " +
 		announcedByClient + "\r\n\r\n2\r\nhi\r\n0\r\nX-Check: ok\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n")
 	return readSection(c.r)
 }
 
 func (f *front) trailersFrom2(t *testing.T) (s section) {
+	t.Helper()
 	c := f.rawH2(t)
 	c.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.head(1, false, ":method", "POST", ":scheme", "http", ":authority", "h.test", ":path", "/", "te", "trailers", "trailer", announcedByClient)

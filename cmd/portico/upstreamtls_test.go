@@ -88,8 +88,11 @@ func grpcBackend(t *testing.T, ca *issuer) *httptest.Server {
 	}
 	s := grpc.NewServer(grpc.Creds(creds))
 	grpc_health_v1.RegisterHealthServer(s, healthserver.NewServer())
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(ln) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(ln) // until it is stopped
+	}()
 	t.Cleanup(func() {
 		s.Stop()
 		<-done

@@ -24,6 +24,38 @@ func decode(input []byte, step int) (content, trailer []byte, took int, err erro
 	return content, trailer, took, io.ErrUnexpectedEOF
 }
 
+// Each of these breaks one rule of the syntax, and is refused at that byte at the latest.
+func TestMalformedChunks(t *testing.T) {
+	for name, input := range map[string]string{
+		"a size without digits":                  "\r\n\r\n",
+		"an extension without a size":            ";a=b\r\n\r\n",
+		"a space without a size":                 " ;a\r\n\r\n",
+		"more digits than fit":                   "00000000000000005\r\nhello\r\n0\r\n\r\n",
+		"no digit":                               "5g\r\nhello\r\n0\r\n\r\n",
+		"a space before the line end":            "5 \r\nhello\r\n0\r\n\r\n",
+		"CR without LF after a size":             "5\rXhello\r\n0\r\n\r\n",
+		"LF alone after a size":                  "5\nhello\r\n0\r\n\r\n",
+		"a control character in an extension":    "5;a=\x01\r\nhello\r\n0\r\n\r\n",
+		"LF in an extension":                     "5;a\nhello\r\n0\r\n\r\n",
+		"CR in a quoted extension":               "5;a=\"b\r\nhello\r\n0\r\n\r\n",
+		"data that does not end":                 "5\r\nhelloX\n0\r\n\r\n",
+		"LF alone after data":                    "5\r\nhello\n0\r\n\r\n",
+		"CR without LF after data":               "5\r\nhello\rX0\r\n\r\n",
+		"LF alone in the trailer section":        "0\r\nA: b\n\r\n",
+		"CR without LF in the trailer section":   "0\r\nA: b\rX\r\n\r\n",
+		"CR without LF at the end":               "0\r\n\rX",
+		"LF alone at the end":                    "0\r\n\n",
+		"a trailer section that is too long":     "0\r\nA: " + strings.Repeat("b", maxTrailer) + "\r\n\r\n",
+		"white space in front of a size":         "\t5\r\nhello\r\n0\r\n\r\n",
+		"spaces without end before an extension": "5" + strings.Repeat(" ", maxChunkExtensions+1) + ";a\r\nhello\r\n0\r\n\r\n",
+		"one extension without end":              "5;" + strings.Repeat("a", maxChunkExtensions+1) + "\r\nhello\r\n0\r\n\r\n",
+	} {
+		if content, _, took, err := decode([]byte(input), len(input)); !errors.Is(err, errChunk) {
+			t.Errorf("%s: %q after %d bytes, %v", name, content, took, err)
+		}
+	}
+}
+
 // FuzzChunked holds the decoder against that of net/http/internal: what we accept it accepts
 // too, with the same content.
 //

@@ -127,7 +127,7 @@ func (c *h2conn) open(id uint32) {
 		c.mu.Unlock()
 		c.head.begin(h2Nothing, nil, id)
 		return
-	case len(c.streams) >= h2MaxStreams && c.full():
+	case len(c.streams) >= h2MaxStreams && c.full(): // the first only saves a walk
 		c.mu.Unlock()
 		c.head.begin(h2Refused, nil, id)
 		return

@@ -40,7 +40,7 @@ func silent(t *testing.T) string {
 
 func mustDial(t *testing.T, p *Pool) *clientConn {
 	t.Helper()
-	u, failed := p.dial(nil, time.Second)
+	u, failed := p.dial(nil, time.Minute)
 	if failed != nil {
 		t.Fatal(failed)
 	}
@@ -105,7 +105,7 @@ func TestPoolGivesAConnectionToOneAtATime(t *testing.T) {
 				u := p.get()
 				if u == nil {
 					var err *UpstreamError
-					if u, err = p.dial(nil, time.Second); err != nil {
+					if u, err = p.dial(nil, time.Minute); err != nil {
 						t.Error(err)
 						return
 					}

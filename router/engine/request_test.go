@@ -55,6 +55,7 @@ func FuzzRequestHead(f *testing.F) {
 		"POST / HTTP/1.1\r\nHost: [::1]:80\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"GET http://h.test/x HTTP/1.1\r\nHost: H.test\r\nConnection: close, x\r\n\r\n",
 		"OPTIONS * HTTP/1.0\r\n\r\n",
+		" / HTTP/1.1\r\nHost: a\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: h.test\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost : a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", "GET / HTTP/1.1\nHost: a\n\n",
