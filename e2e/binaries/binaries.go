@@ -1,8 +1,8 @@
 // Package binaries builds the programs a cluster is made of, from the module
 // versions pinned beside it, and keeps the results in a cache.
 //
-// Three small modules hold the pins: kubernetes/ (with etcd), containerd/ (with
-// the CNI plugins) and clients/ (of gRPC). A built set lives in a folder named after a hash of
+// Four small modules hold the pins: kubernetes/ (with etcd), containerd/ (with
+// the CNI plugins), coredns/ and clients/ (of gRPC). A built set lives in a folder named after a hash of
 // everything that decides its content, so a changed pin builds anew and an
 // unchanged one costs a few file reads.
 package binaries
@@ -51,6 +51,8 @@ type Set struct {
 	Kubernetes string
 	// Containerd holds containerd, its shim and ctr, and the CNI plugins.
 	Containerd string
+	// CoreDNS holds coredns.
+	CoreDNS string
 	// Clients holds grpcurl, and the client and the server of gRPC's
 	// interoperability tests.
 	Clients string
@@ -118,6 +120,15 @@ var groups = []group{
 			{"loopback", "github.com/containernetworking/plugins/plugins/main/loopback"},
 			{"host-local", "github.com/containernetworking/plugins/plugins/ipam/host-local"},
 			{"portmap", "github.com/containernetworking/plugins/plugins/meta/portmap"},
+		},
+	},
+	{
+		name:   "coredns",
+		folder: func(s *Set) *string { return &s.CoreDNS },
+		flags:  []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w"},
+		programs: []program{
+			// Its own main package, with few plugins.
+			{"coredns", "github.com/portico-ingress/portico/e2e/binaries/coredns"},
 		},
 	},
 	{
@@ -191,12 +202,16 @@ func (g group) hash(ctx context.Context, src string) (string, error) {
 	}
 	h := sha256.New()
 	fmt.Fprintf(h, "%s %s/%s %q %q\n", strings.TrimSpace(string(goVersion)), runtime.GOOS, runtime.GOARCH, g.flags, g.programs)
-	for _, f := range []string{"go.mod", "go.sum"} {
-		b, err := os.ReadFile(filepath.Join(src, f))
+	own, err := filepath.Glob(filepath.Join(src, "*.go"))
+	if err != nil {
+		return "", fmt.Errorf("list main package of %s: %w", g.name, err)
+	}
+	for _, f := range append([]string{filepath.Join(src, "go.mod"), filepath.Join(src, "go.sum")}, own...) {
+		b, err := os.ReadFile(f)
 		if err != nil {
 			return "", fmt.Errorf("read pins of %s: %w", g.name, err)
 		}
-		fmt.Fprintf(h, "%s %d\n", f, len(b))
+		fmt.Fprintf(h, "%s %d\n", filepath.Base(f), len(b))
 		h.Write(b)
 	}
 	return hex.EncodeToString(h.Sum(nil))[:16], nil

@@ -24,12 +24,13 @@ func TestVersionsMatchPins(t *testing.T) {
 }
 
 func TestPathKnowsEveryProgram(t *testing.T) {
-	s := &Set{Kubernetes: "/k", Containerd: "/c", Clients: "/g"}
+	s := &Set{Kubernetes: "/k", Containerd: "/c", CoreDNS: "/d", Clients: "/g"}
 	for name, want := range map[string]string{
 		"etcd":    "/k/etcd",
 		"kubectl": "/k/kubectl",
 		"ctr":     "/c/ctr",
 		"bridge":  "/c/bridge",
+		"coredns": "/d/coredns",
 		"grpcurl": "/g/grpcurl",
 		"nothing": "",
 	} {

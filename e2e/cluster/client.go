@@ -35,6 +35,9 @@ func (c *Cluster) NodeIPs(name string) []netip.Addr { return c.hostAddrs(name) }
 // ClientIP is the client host's IPv4 address.
 func (c *Cluster) ClientIP() netip.Addr { return c.hostAddrs(ClientHost)[0] }
 
+// ClientIPs are the client host's addresses, IPv4 first.
+func (c *Cluster) ClientIPs() []netip.Addr { return c.hostAddrs(ClientHost) }
+
 func (c *Cluster) hostAddrs(name string) []netip.Addr {
 	for _, h := range c.cfg.hosts() {
 		if h.name == name {

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -44,6 +45,10 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// Tests wait for the cluster more than they compute.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("8")
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	code, err := run(ctx, m)
@@ -74,7 +79,10 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	if client, err = up.Client(); err != nil {
 		return 1, err
 	}
-	if err := install(ctx); err != nil {
+	g, installing := errgroup.WithContext(ctx)
+	g.Go(func() error { return install(installing) })
+	g.Go(func() error { return installDNS(installing) })
+	if err := g.Wait(); err != nil {
 		return 1, err
 	}
 	done := make(chan int, 1)
@@ -114,8 +122,10 @@ func install(ctx context.Context) error {
 	}
 	// A host without a default route reaches no cluster IP: routing comes before svcproxy's rules.
 	for _, node := range up.Nodes() {
-		if _, err := up.Exec(ctx, node, "ip", "route", "replace", "default", "via", up.ClientIP().String()); err != nil {
-			return err
+		for _, ip := range up.ClientIPs() {
+			if _, err := up.Exec(ctx, node, "ip", "route", "replace", "default", "via", ip.String()); err != nil {
+				return err
+			}
 		}
 	}
 	if _, err := up.Kubectl(ctx, "apply", "-k", installFolder); err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,30 +21,12 @@ func TestKillLosesNothing(t *testing.T) {
 	startPods(t, ns)
 	apply(t, ns, nodePortService)
 	s := service(t, ns, "web")
-	var clients sync.WaitGroup
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	var mu sync.Mutex
-	asked := 0
+	var all []string
 	for _, node := range up.Nodes() {
-		at := net.JoinHostPort(up.NodeIP(node).String(), fmt.Sprint(s.Spec.Ports[0].NodePort))
-		answers(t, at)
-		for _, keep := range []bool{true, false} {
-			clients.Go(func() {
-				c := httpFrom(cluster.ClientHost, 5*time.Second, keep)
-				for ctx.Err() == nil {
-					_, err := ask(context.WithoutCancel(ctx), c, at)
-					mu.Lock()
-					asked++
-					mu.Unlock()
-					if err != nil {
-						t.Errorf("%s, connection kept: %v: %v", node, keep, err)
-						return
-					}
-				}
-			})
-		}
+		all = append(all, net.JoinHostPort(up.NodeIP(node).String(), fmt.Sprint(s.Spec.Ports[0].NodePort)))
+		answers(t, all[len(all)-1])
 	}
+	stop := probe(t, cluster.ClientHost, all...)
 	for _, node := range up.Nodes() {
 		pod := svcproxyPod(t, node)
 		if err := up.KillContainer(t.Context(), own, pod, "svcproxy"); err != nil {
@@ -62,9 +43,7 @@ func TestKillLosesNothing(t *testing.T) {
 			return ""
 		})
 	}
-	stop()
-	clients.Wait()
-	t.Logf("%d requests, half of them over connections that stayed open", asked)
+	t.Logf("%d questions, half of them over connections that stayed open", stop())
 }
 
 // The endpoint of a Service changes from one Pod to the other; how long until new connections

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/portico-ingress/portico/e2e/cluster"
 )
 
@@ -27,8 +30,38 @@ func TestPodsReachTheAPIServer(t *testing.T) {
 		}
 		_ = c.Close()
 	}
-	if _, err := up.Kubectl(t.Context(), "rollout", "status", "deployment/portico", "-n", "portico", "--timeout=60s"); err != nil {
-		t.Error(err)
+	for namespace, deployment := range map[string]string{"portico": "portico", "kube-system": "coredns"} {
+		if _, err := up.Kubectl(t.Context(), "rollout", "status", "deployment/"+deployment, "-n", namespace, "--timeout=60s"); err != nil {
+			t.Error(err)
+		}
+		logStart(t, namespace)
+	}
+}
+
+// logStart tells how long Pods took, which may have begun before svcproxy did. The times in a Pod
+// are whole seconds.
+func logStart(t *testing.T, namespace string) {
+	t.Helper()
+	list, err := client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range list.Items {
+		for _, c := range p.Status.Conditions {
+			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue && p.Status.ContainerStatuses[0].State.Running != nil {
+				t.Logf("%s: ready %s after its start", p.Name, c.LastTransitionTime.Sub(p.Status.ContainerStatuses[0].State.Running.StartedAt.Time))
+			}
+		}
+	}
+}
+
+// The NodePorts are kept free on the node itself: no connection of its own begins at one.
+func TestNodePortsAreReserved(t *testing.T) {
+	for _, node := range up.Nodes() {
+		out, err := up.Exec(t.Context(), node, "cat", "/proc/sys/net/ipv4/ip_local_reserved_ports")
+		if err != nil || strings.TrimSpace(out) != "30000-32767" {
+			t.Errorf("%s reserves %q, %v", node, out, err)
+		}
 	}
 }
 
@@ -44,7 +77,7 @@ spec:
     - {name: udp, port: 80, protocol: UDP, targetPort: 8081}
 `
 
-func TestClusterIPAndNodePort(t *testing.T) {
+func testClusterIPAndNodePort(t *testing.T) {
 	ns := newNamespace(t)
 	startPods(t, ns)
 	apply(t, ns, nodePortService)
@@ -90,21 +123,14 @@ func both(t *testing.T, what string, ask func(context.Context) (pod string, err 
 	})
 }
 
-func TestAffinity(t *testing.T) {
+func testAffinity(t *testing.T) {
 	ns := newNamespace(t)
 	startPods(t, ns)
 	apply(t, ns, strings.Replace(nodePortService, "type: NodePort", "type: NodePort\n  sessionAffinity: ClientIP", 1))
 	s := service(t, ns, "web")
 	at := net.JoinHostPort(up.NodeIP("node1").String(), fmt.Sprint(s.Spec.Ports[0].NodePort))
 	first := answers(t, at).Pod
-	// Endpoints come one after the other; what counts is from when both are there.
-	waitFor(t, 10*time.Second, "both endpoints", func(ctx context.Context) string {
-		out, err := up.Kubectl(ctx, "get", "endpointslices", "-n", ns, "-o", "jsonpath={.items[*].endpoints[*].addresses[0]}")
-		if len(strings.Fields(out)) != 2 {
-			return out + text(err)
-		}
-		return ""
-	})
+	waitEndpoints(t, ns, 2)
 	for range 20 {
 		a, err := ask(t.Context(), httpFrom(cluster.ClientHost, 2*time.Second, false), at)
 		if err != nil || a.Pod != first {
@@ -113,7 +139,7 @@ func TestAffinity(t *testing.T) {
 	}
 }
 
-func TestRefusedWithoutEndpoints(t *testing.T) {
+func testRefusedWithoutEndpoints(t *testing.T) {
 	ns := newNamespace(t)
 	apply(t, ns, nodePortService)
 	s := service(t, ns, "web")

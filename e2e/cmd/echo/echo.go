@@ -53,6 +53,9 @@ func newServer(e *echo) *http.Server {
 	mux.HandleFunc("/ready", e.ready)
 	mux.HandleFunc("/ws", e.webSocket)
 	mux.HandleFunc("/sse", e.events)
+	mux.HandleFunc("/env", environment)
+	mux.HandleFunc("/lookup", lookup)
+	mux.HandleFunc("/fetch", fetch)
 	mux.HandleFunc("/", e.report)
 	s := &http.Server{
 		Handler:           e.sign(mux),

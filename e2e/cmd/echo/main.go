@@ -11,6 +11,10 @@
 // chunks, and header=Name:value adds a header. /ws is a WebSocket that sends
 // back what it gets, /sse a stream of events (count=, interval=), and /ready is
 // the readiness page, turned by POST /ready?state=false.
+//
+// It is a client too, to see the cluster from inside of a Pod: /env is its
+// environment, /lookup?type=host&name=web what its resolver says (network=udp or
+// tcp), and /fetch?url=http://web/ what another answers it.
 package main
 
 import (
