@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -20,6 +21,10 @@ import (
 // A TCP client that began before the Service was in the kernel is remembered as one whose packets
 // are not translated, so that its repetitions go nowhere too, until it gives up (client-go after
 // 30 s; kubernetes/kubernetes#48719). That flow is deleted as well if nobody has answered it yet.
+
+// flowsPause is between two looks at all that connection tracking has, which on a busy node is a
+// lot: Services that come one after the other share a look.
+const flowsPause = 250 * time.Millisecond
 
 // flows deletes what connection tracking remembers of Services and what is not right any more.
 type flows struct {

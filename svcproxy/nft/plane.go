@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -283,6 +284,10 @@ func (p *Plane) Run(ctx context.Context) {
 				return
 			case <-p.flows.poke:
 				p.flows.deleteStale()
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(flowsPause):
 			}
 		}
 	})
