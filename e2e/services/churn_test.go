@@ -24,11 +24,12 @@ const (
 	churnRate = 250
 	// Each so many-th has endpoints, and each so many-th of all is asked. The others are refused:
 	// what their endpoints would cost is work of the controllers' more than of svcproxy's.
-	served, sampled = 5, 50
+	served, sampled = 10, 50
 )
 
 // A thousand Services come, change their port and go, while connections by another run.
 func testChurn(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	startPods(t, ns)
 	apply(t, ns, nodePortService)
@@ -37,13 +38,7 @@ func testChurn(t *testing.T) {
 	answers(t, nodePort)
 	waitAnswerOf(t, web.Spec.ClusterIP+":80", "one") // on that node, too
 	outside, onNode := probe(t, cluster.ClientHost, nodePort), probe(t, "node1", web.Spec.ClusterIP+":80")
-	config := up.RESTConfig()
-	config.QPS, config.Burst = churnRate, 1
-	own, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	services := own.CoreV1().Services(ns)
+	services := churnClient(t).Services(ns)
 	start := time.Now()
 	addresses := churn(t, "created", func(ctx context.Context, i int, name string) (*corev1.Service, error) {
 		s := corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 8080}}}}
@@ -55,7 +50,7 @@ func testChurn(t *testing.T) {
 	for _, ip := range addresses {
 		waitAsked(t, ip+":8080", true)
 	}
-	churn(t, "changed", func(ctx context.Context, i int, name string) (*corev1.Service, error) {
+	churn(t, "changed", func(ctx context.Context, _ int, name string) (*corev1.Service, error) {
 		const ports = `[{"op":"replace","path":"/spec/ports/0/port","value":90}]`
 		return services.Patch(ctx, name, types.JSONPatchType, []byte(ports), metav1.PatchOptions{})
 	})
@@ -63,13 +58,24 @@ func testChurn(t *testing.T) {
 		waitAsked(t, ip+":90", true)
 		waitAsked(t, ip+":8080", false)
 	}
-	churn(t, "deleted", func(ctx context.Context, i int, name string) (*corev1.Service, error) {
+	churn(t, "deleted", func(ctx context.Context, _ int, name string) (*corev1.Service, error) {
 		return deleteService(ctx, services, name)
 	})
 	for _, ip := range addresses {
 		waitAsked(t, ip+":90", false)
 	}
 	t.Logf("%d Services in %s; %d questions from outside and %d on a node meanwhile", churned, time.Since(start).Round(time.Millisecond), outside(), onNode())
+}
+
+func churnClient(t *testing.T) typedcorev1.CoreV1Interface {
+	t.Helper()
+	config := up.RESTConfig()
+	config.QPS, config.Burst, config.ContentType = churnRate, 1, "application/vnd.kubernetes.protobuf"
+	c, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.CoreV1()
 }
 
 func deleteService(ctx context.Context, services typedcorev1.ServiceInterface, name string) (*corev1.Service, error) {

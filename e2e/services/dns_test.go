@@ -100,6 +100,7 @@ spec:
 
 // Names and environment variables, as Pods see them.
 func testNames(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	apply(t, ns, strings.ReplaceAll(named, "NAMESPACE", ns))
 	apply(t, ns, namedPods+echoPod("one", "node1")+echoPod("two", "node2"))
@@ -126,7 +127,7 @@ func testNames(t *testing.T) {
 			}
 		}
 	})
-	t.Run("environment", func(t *testing.T) { testEnvironment(t, ns, pod) })
+	t.Run("environment", func(t *testing.T) { checkEnvironment(t, ns, pod) })
 }
 
 // lookupCase is a question and its only right answer.
@@ -179,8 +180,9 @@ func (l lookupCase) must(t *testing.T, pod inside, network string) {
 	})
 }
 
-// testEnvironment finds Services as docker links did it, which is older than DNS in clusters.
-func testEnvironment(t *testing.T, ns string, pod inside) {
+// checkEnvironment finds Services by the variables that kubelets give to Pods.
+func checkEnvironment(t *testing.T, ns string, pod inside) {
+	t.Helper()
 	env := pod.environment(t)
 	s := service(t, ns, "web")
 	for name, want := range map[string]string{

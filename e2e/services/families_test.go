@@ -14,6 +14,7 @@ import (
 // One Service in both IP families: its cluster IPs from inside of a Pod and from nodes, its NodePort
 // and its load balancer's addresses from outside.
 func testBothFamilies(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	apply(t, ns, `
 apiVersion: v1

@@ -20,7 +20,7 @@ type inside struct{ address string }
 // startInside starts such a Pod on node1. What is to be in its environment has to be there before.
 func startInside(t *testing.T, namespace string) inside {
 	t.Helper()
-	apply(t, namespace, fmt.Sprintf(`
+	apply(t, namespace, `
 apiVersion: v1
 kind: Pod
 metadata: {name: inside}
@@ -33,7 +33,7 @@ spec:
       imagePullPolicy: Never
       env: [{name: LAMEDUCK, value: "0s"}]
       readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}
-`))
+`)
 	ready(t, namespace, "inside")
 	return inside{net.JoinHostPort(podIP(t, namespace, "inside"), "8080")}
 }

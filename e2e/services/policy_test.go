@@ -16,6 +16,7 @@ import (
 // With externalTrafficPolicy Local a NodePort answers where an endpoint is, to the client's own
 // address, and the port for health checks tells load balancers which nodes these are.
 func testLocalNodePort(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	startPods(t, ns)
 	apply(t, ns, strings.Replace(balanced("web", "", "  externalTrafficPolicy: Local"), "{app: web}", "{at: node2}", 1))
@@ -62,6 +63,7 @@ func askHealth(ctx context.Context, at string) (status int, weight, body string,
 
 // The label that gives a Service to another proxy, put on and taken off while it is in use.
 func testProxyName(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	startPods(t, ns)
 	apply(t, ns, nodePortService)
@@ -78,6 +80,7 @@ func testProxyName(t *testing.T) {
 
 // A client comes back to the same Pod until it was away for longer than the time-out.
 func testAffinityTimeout(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	startPods(t, ns)
 	const timeout = time.Second

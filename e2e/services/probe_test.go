@@ -20,7 +20,7 @@ func probe(t *testing.T, host string, addresses ...string) (stop func() (asked i
 		for _, keep := range []bool{true, false} {
 			clients.Go(func() {
 				c := httpFrom(host, 5*time.Second, keep)
-				tick := time.NewTicker(10 * time.Millisecond)
+				tick := time.NewTicker(20 * time.Millisecond)
 				defer tick.Stop()
 				for ctx.Err() == nil {
 					_, err := ask(context.WithoutCancel(ctx), c, at)

@@ -3,22 +3,15 @@ package services
 import "testing"
 
 // Tests that disturb nobody run side by side, as one: the others come one after the other, and
-// TestNodeDies last.
+// TestNodeDies last. The longest begins.
 func TestSideBySide(t *testing.T) {
-	for name, test := range map[string]func(*testing.T){
-		"Affinity":                testAffinity,
-		"AffinityTimeout":         testAffinityTimeout,
-		"BothFamilies":            testBothFamilies,
-		"Churn":                   testChurn,
-		"ClusterIPAndNodePort":    testClusterIPAndNodePort,
-		"LocalNodePort":           testLocalNodePort,
-		"Names":                   testNames,
-		"ProxyName":               testProxyName,
-		"RefusedWithoutEndpoints": testRefusedWithoutEndpoints,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t)
-		})
-	}
+	t.Run("Churn", testChurn)
+	t.Run("Names", testNames)
+	t.Run("AffinityTimeout", testAffinityTimeout)
+	t.Run("BothFamilies", testBothFamilies)
+	t.Run("ClusterIPAndNodePort", testClusterIPAndNodePort)
+	t.Run("LocalNodePort", testLocalNodePort)
+	t.Run("ProxyName", testProxyName)
+	t.Run("Affinity", testAffinity)
+	t.Run("RefusedWithoutEndpoints", testRefusedWithoutEndpoints)
 }

@@ -78,6 +78,7 @@ spec:
 `
 
 func testClusterIPAndNodePort(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	startPods(t, ns)
 	apply(t, ns, nodePortService)
@@ -124,6 +125,7 @@ func both(t *testing.T, what string, ask func(context.Context) (pod string, err 
 }
 
 func testAffinity(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	startPods(t, ns)
 	apply(t, ns, strings.Replace(nodePortService, "type: NodePort", "type: NodePort\n  sessionAffinity: ClientIP", 1))
@@ -140,6 +142,7 @@ func testAffinity(t *testing.T) {
 }
 
 func testRefusedWithoutEndpoints(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	apply(t, ns, nodePortService)
 	s := service(t, ns, "web")

@@ -115,7 +115,7 @@ func (f *flows) deleteStale() {
 		f.log.Warn("addresses of this node", zap.Error(err))
 		return
 	}
-	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+	for _, family := range familiesOf(all) {
 		n, err := f.handle.ConntrackDeleteFilters(netlink.ConntrackTable, family, stale)
 		if err != nil {
 			f.log.Warn("stale flows", zap.Error(err))
@@ -124,6 +124,20 @@ func (f *flows) deleteStale() {
 			f.log.Debug("stale flows deleted", zap.Uint("flows", n))
 		}
 	}
+}
+
+// familiesOf saves looks: each is through all buckets of the kernel's table, however empty.
+func familiesOf(all map[string]*Service) (families []netlink.InetFamily) {
+	for _, service := range all {
+		family := netlink.InetFamily(unix.AF_INET)
+		if service.IPv6 {
+			family = unix.AF_INET6
+		}
+		if !slices.Contains(families, family) {
+			families = append(families, family)
+		}
+	}
+	return families
 }
 
 // staleFlows matches flows to a frontend that are answered by none of its endpoints.
