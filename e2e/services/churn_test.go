@@ -88,7 +88,7 @@ func churn(t *testing.T, what string, do func(context.Context, int, string) (*co
 	start := time.Now()
 	addresses = make([]string, churned/sampled)
 	g, ctx := errgroup.WithContext(t.Context())
-	g.SetLimit(8)
+	g.SetLimit(32)
 	for i := range churned {
 		g.Go(func() error {
 			s, err := do(ctx, i, fmt.Sprintf("churn%d", i))
