@@ -19,6 +19,7 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	if failed := x.TakeBody(); failed != nil {
 		return failed
 	}
+	x.tried = time.Now()
 	whole, bad := x.body.complete()
 	switch {
 	case bad != nil: // known before a connection is spent on it
@@ -46,11 +47,10 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 
 // reach finds a connection to the upstream, or makes one, in the time there is.
 func (x *Exchange) reach(p *Pool) (u upstream, reused bool, failed *UpstreamError) {
-	now := time.Now()
-	if expired(x.by, now) {
+	if expired(x.by, x.tried) {
 		return nil, false, &UpstreamError{Cause: CauseDeadline, Unsent: true, Err: errTotal}
 	}
-	return p.upstream(x.peer.proxyHeader(x.proxyOut), within(x.waits.Connect, x.by, now))
+	return p.upstream(x.peer.proxyHeader(x.proxyOut), within(x.waits.Connect, x.by, x.tried))
 }
 
 // beginWaits settles what may be waited for.
@@ -62,6 +62,7 @@ func (x *Exchange) beginWaits(p *Pool) {
 // rewind makes the body readable from its start, for another try.
 func (x *Exchange) rewind() {
 	x.Response.reset()
+	x.arrived = time.Time{}
 	if x.in.pinned == nil && x.gathered == nil {
 		x.in.r = x.bodyStart
 		x.startBody()
@@ -244,7 +245,11 @@ func (x *Exchange) headError(err error, nothing bool) *UpstreamError {
 // somebody to answer, and whether the request's body still comes; the time in which it does
 // is not the upstream's.
 func (x *Exchange) readUpstream(u *clientConn, n int) error {
-	limit := x.patience(len(u.in.unread()) > 0)
+	begun := x.arrived.IsZero() && len(u.in.unread()) > 0
+	if !begun && x.by.IsZero() && !u.interrupted.Load() && u.readNow(&u.in, n) {
+		return u.readErr
+	}
+	limit := x.patience(begun)
 	now := time.Now()
 	err := u.read(n, x.arrived.IsZero(), now, min(glance, within(limit, x.by, now)))
 	if !isTimeout(err) {

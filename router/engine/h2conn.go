@@ -18,13 +18,15 @@ type h2conn struct {
 	// What belongs to the reading goroutine.
 	in      input // what was read and is no frame yet
 	head    h2head
+	came    time.Time   // when that was
 	settled bool        // the client's first SETTINGS have come
 	ready   []*h2stream // heads that are complete, to be served before the next wait
+
+	jobs chan *h2stream // to goroutines that wait for a stream; nil ends one
 
 	// With mu.
 	lastID   uint32 // the highest stream that is served
 	opened   int
-	idle     []chan *h2stream // goroutines that wait for a stream
 	idleFrom time.Time
 	leaving  h2leaving
 }
@@ -47,7 +49,9 @@ var (
 // serveH2 is the life of the connection from its preface on. in holds what was read
 // already.
 func (c *serverConn) serveH2(in input) {
-	h := &h2conn{serverConn: c, in: in, idleFrom: time.Now()}
+	now := time.Now()
+	h := &h2conn{serverConn: c, in: in, came: now, idleFrom: now, jobs: make(chan *h2stream)}
+	defer close(h.jobs)
 	h.link(&c.wire, h, c.srv.limits.WriteTimeout, c.srv.limits.MinRate, h2ConnWindow)
 	h.cutOff = errClientGone
 	h.head.start(h)
@@ -128,6 +132,7 @@ func (c *h2conn) more() error {
 		c.in.r, c.in.w = 0, n
 		switch {
 		case n > 0:
+			c.came = time.Now()
 			return nil
 		case err == nil:
 			continue
@@ -177,6 +182,7 @@ func (c *h2conn) quietly() error {
 	}
 	switch err := c.wire.await(&c.in); {
 	case err == nil:
+		c.came = time.Now()
 		return nil
 	case !isTimeout(err):
 		return err
@@ -240,7 +246,6 @@ func (c *h2conn) await() {
 	}
 	c.ready = nil
 	c.head.abandon()
-	c.dismiss()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.streams) > 0 || c.out.flushing {

@@ -113,14 +113,14 @@ var h2Statuses = func() (texts [1000]string) {
 
 // head writes the head of an answer. Fields of one connection of HTTP/1.1 stay behind (RFC
 // 9113 section 8.2.2).
-func (e *h2encoder) head(r *Response, now time.Time) {
+func (e *h2encoder) head(r *Response) {
 	e.block.Reset()
 	if r.Status < 100 || r.Status > 999 || r.Status == 101 { // a handler may be wrong
 		r.Status = 500
 	}
 	e.write(hpack.HeaderField{Name: ":status", Value: h2Statuses[r.Status]})
 	if r.Status >= 200 && !r.Fields.Has(Date) {
-		e.field(Date, nil, dateValue(now))
+		e.field(Date, nil, dateValue(time.Now()))
 	}
 	e.fields(&r.Fields)
 }
@@ -248,7 +248,7 @@ func (st *h2stream) writeHead(x *Exchange, end bool) error {
 	if err := st.awaitRoom(); err != nil {
 		return err
 	}
-	c.out.encoder.head(&x.Response, time.Now())
+	c.out.encoder.head(&x.Response)
 	st.appendBlock(end)
 	return nil
 }

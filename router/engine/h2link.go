@@ -87,14 +87,9 @@ func (st *h2half) begin(l *h2link, id uint32) {
 	}
 }
 
-// end makes it ready to be used again. Nobody knows the stream any more.
+// end makes it ready to be used again. Nobody knows the stream any more; a wake that came too
+// late waits in its channels, and whoever waits looks again.
 func (st *h2half) end() {
-	for _, c := range []chan struct{}{st.readable, st.writable} {
-		select {
-		case <-c:
-		default:
-		}
-	}
 	if cap(st.trailer) > maxScratch {
 		st.trailer = nil
 	}

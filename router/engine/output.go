@@ -120,13 +120,20 @@ func (o *output) flush() error {
 // timed out leaves a record cut in two.
 func (o *output) write(p []byte) error {
 	o.foretold = false
+	if o.by.IsZero() {
+		n, err := o.to.writeNow(p)
+		o.wrote += int64(n)
+		if p = p[n:]; len(p) == 0 || err != nil {
+			return err
+		}
+	}
 	for {
 		now := time.Now()
 		if expired(o.by, now) {
 			return errTotal
 		}
 		o.to.armWrite(now, within(o.timeout, o.by, now))
-		n, err := o.to.conn.Write(p)
+		n, err := o.to.write(p)
 		o.wrote += int64(n)
 		if err == nil || o.to.tls != nil || !isTimeout(err) || tooSlow(n, o.minRate, o.timeout) {
 			return err

@@ -172,10 +172,10 @@ func (x *Exchange) endRelay() error {
 
 // letGo gives the upstream's connection back, or ends it. Until then the head of its
 // answer lies in its buffer.
-func (x *Exchange) letGo(now time.Time) {
+func (x *Exchange) letGo() {
 	x.forgetGathered()
 	if x.up != nil && x.upReusable && x.proxyOut == 0 {
-		x.up.rest(now)
+		x.up.rest(x.ended)
 		x.up = nil
 	}
 	x.dropUpstream()

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"syscall"
 	"time"
@@ -20,19 +21,26 @@ type wire struct {
 	tcp  *net.TCPConn // the socket beneath, for what only sockets can do; nil for other kinds
 	tls  *tls.Conn    // conn, where that is TLS
 	raw  syscall.RawConn
+	fd   int // the socket's; only for one who knows that nobody closes it meanwhile
 
 	readBy, writeBy time.Time // what is armed
 
 	// The functions that raw calls are made once, and speak through these.
-	readInto  *input
-	readSize  int
-	readErr   error
-	firstByte [1]byte
-	onRead    func(fd uintptr) bool
-	pollFor   int16
-	pollFound int16
-	onPoll    func(fd uintptr)
-	onWrite   func(fd uintptr) bool
+	readInto   *input
+	readSize   int
+	readErr    error
+	firstByte  [1]byte
+	wasRead    bool
+	onRead     func(fd uintptr) bool
+	onReadNow  func(fd uintptr)
+	writeFrom  []byte // what is left to be written
+	writeErr   error
+	onWritten  func(fd uintptr) bool
+	onWriteNow func(fd uintptr)
+	pollFor    int16
+	pollFound  int16
+	onPoll     func(fd uintptr)
+	onWrite    func(fd uintptr) bool
 }
 
 func (w *wire) init(conn net.Conn) {
@@ -48,6 +56,10 @@ func (w *wire) init(conn net.Conn) {
 	if tcp, ok := under.(*net.TCPConn); ok {
 		if raw, err := tcp.SyscallConn(); err == nil {
 			w.tcp, w.raw = tcp, raw
+			_ = raw.Control(func(fd uintptr) { w.fd = int(fd) }) // a closed one is found to be so by whatever comes next
+			w.onReadNow = w.readSocketNow
+			w.onWritten = w.writeSocket
+			w.onWriteNow = w.writeSocketNow
 			w.onRead = w.readSocket
 			w.onPoll = w.pollSocket
 			w.onWrite = writableSocket
@@ -128,25 +140,94 @@ func (w *wire) readSocket(fd uintptr) bool {
 	in := w.readInto
 	in.buf = getBuffer(w.readSize)
 	for {
-		n, err := unix.Read(int(fd), in.buf[:min(w.readSize, len(in.buf))])
+		n, errno := receiveNow(int(fd), in.buf[:min(w.readSize, len(in.buf))])
 		switch {
 		case n > 0:
 			in.r, in.w = 0, n
 			return true
-		case err == unix.EINTR:
+		case errno == unix.EINTR:
 			continue
 		}
 		putBuffer(in.buf)
 		in.buf = nil
-		if err == unix.EAGAIN {
+		switch errno {
+		case unix.EAGAIN:
 			return false
-		}
-		w.readErr = err
-		if err == nil {
+		case 0:
 			w.readErr = io.EOF
+		default:
+			w.readErr = errno
 		}
 		return true
 	}
+}
+
+// readNow reads up to n bytes into in, all of which has been used, if something is there or
+// will never be: then readErr says why. It needs no deadline, and where it can do nothing that is
+// what it does.
+func (w *wire) readNow(in *input, n int) bool {
+	if w.tls != nil || w.raw == nil {
+		return false
+	}
+	in.used()
+	w.readInto, w.readSize, w.readErr, w.wasRead = in, n, nil, false
+	err := w.raw.Control(w.onReadNow)
+	w.readInto = nil
+	if err != nil {
+		w.readErr = err
+	}
+	return w.wasRead || err != nil
+}
+
+func (w *wire) readSocketNow(fd uintptr) { w.wasRead = w.readSocket(fd) }
+
+// writeNow writes what there is room for. It needs no deadline, and where it can do nothing that
+// is what it does.
+func (w *wire) writeNow(p []byte) (int, error) {
+	if w.tls != nil || w.raw == nil {
+		return 0, nil
+	}
+	w.writeFrom, w.writeErr = p, nil
+	if err := w.raw.Control(w.onWriteNow); err != nil {
+		w.writeErr = err
+	}
+	n := len(p) - len(w.writeFrom)
+	w.writeFrom = nil
+	return n, w.writeErr
+}
+
+func (w *wire) writeSocketNow(fd uintptr) { w.writeSocket(fd) }
+
+// write writes all of p, unless it fails, and returns how much was written.
+func (w *wire) write(p []byte) (int, error) {
+	if w.tls != nil || w.raw == nil {
+		return w.conn.Write(p)
+	}
+	w.writeFrom, w.writeErr = p, nil
+	err := w.raw.Write(w.onWritten)
+	n := len(p) - len(w.writeFrom)
+	w.writeFrom = nil
+	if err == nil {
+		err = w.writeErr
+	}
+	return n, err
+}
+
+func (w *wire) writeSocket(fd uintptr) bool {
+	for len(w.writeFrom) > 0 {
+		n, errno := sendNow(int(fd), w.writeFrom)
+		switch errno {
+		case 0:
+			w.writeFrom = w.writeFrom[n:]
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false
+		default:
+			w.writeErr = os.NewSyscallError("write", errno)
+			return true
+		}
+	}
+	return true
 }
 
 // awaitByte waits with a buffer of one byte. The TLS layer may hold decrypted bytes
@@ -178,10 +259,7 @@ func (w *wire) poll(events int16) int16 {
 }
 
 func (w *wire) pollSocket(fd uintptr) {
-	fds := [1]unix.PollFd{{Fd: int32(fd), Events: w.pollFor}}
-	if _, err := unix.Poll(fds[:], 0); err == nil {
-		w.pollFound = fds[0].Revents
-	}
+	w.pollFound = pollNow(int(fd), w.pollFor)
 }
 
 // writable reports whether the other side takes something now. It does if nobody can say.
@@ -196,18 +274,20 @@ func (w *wire) awaitWritable() error {
 }
 
 func writableSocket(fd uintptr) bool {
-	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	n, err := unix.Poll(fds[:], 0)
-	return n > 0 || err != nil && err != unix.EINTR
+	return pollNow(int(fd), unix.POLLOUT) != 0
 }
 
 // brokenEvents are those of a connection of which both halves have ended, or that failed.
 const brokenEvents int16 = unix.POLLHUP | unix.POLLERR
 
 // quiet reports whether an idle connection is still open, and nothing has come on it.
-// Bytes nobody asked for would be taken for the next answer.
+// Bytes nobody asked for would be taken for the next answer. It is for the one who has the
+// connection for itself.
 func (w *wire) quiet() bool {
-	return w.poll(hangUpEvents|unix.POLLIN) == 0 && (w.tls == nil || w.tlsQuiet())
+	if w.raw != nil && pollNow(w.fd, hangUpEvents|unix.POLLIN) != 0 {
+		return false
+	}
+	return w.tls == nil || w.tlsQuiet()
 }
 
 // tlsQuiet asks the TLS layer, which may have read more than it has handed out. A read whose
