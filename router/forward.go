@@ -102,11 +102,11 @@ var setCookie = []byte("Set-Cookie")
 func (p *Proxy) try(x *engine.Exchange, s *passage, e *Endpoint) *engine.UpstreamError {
 	s.tried.Add(e)
 	s.tries++
-	s.tryStart = time.Now()
+	err := x.Forward(e.Pool())
+	s.tryStart = x.TriedAt()
 	if s.tries == 1 {
 		s.firstTry = s.tryStart
 	}
-	err := x.Forward(e.Pool())
 	switch {
 	case err == nil:
 		e.Succeed()

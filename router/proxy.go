@@ -223,7 +223,7 @@ func (p *Proxy) Done(x *engine.Exchange) {
 	s := passageOf(x)
 	p.inFlight[x.Shard()%uint32(len(p.inFlight))].n.Add(-1)
 	s.leave()
-	now := time.Now()
+	now := x.EndedAt()
 	status := x.Response.Status
 	if s.status != 0 {
 		status = s.status

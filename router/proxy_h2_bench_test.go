@@ -62,6 +62,15 @@ func (a *h2Asker) answer(t testing.TB) {
 // ask sends n requests at once, and reads their answers.
 func (a *h2Asker) ask(t testing.TB, n int) {
 	t.Helper()
+	a.send(t, n)
+	for range n {
+		a.answer(t)
+	}
+}
+
+// send sends n requests at once.
+func (a *h2Asker) send(t testing.TB, n int) {
+	t.Helper()
 	batch := a.buf[:0]
 	for range n {
 		id := binary.BigEndian.Uint32(a.frame[5:]) + 2
@@ -73,9 +82,6 @@ func (a *h2Asker) ask(t testing.TB, n int) {
 	}
 	if _, err := a.Write(batch); err != nil {
 		t.Fatal(err)
-	}
-	for range n {
-		a.answer(t)
 	}
 }
 
@@ -94,6 +100,31 @@ func benchH2(b *testing.B, streams int) {
 	b.ResetTimer()
 	for n := 0; n < b.N; n += streams {
 		a.ask(b, streams)
+	}
+}
+
+// BenchmarkProxyH2GET16x16 is 16 connections with 16 streams each, all of them at a time: more
+// than the caches of a processor hold.
+func BenchmarkProxyH2GET16x16(b *testing.B) {
+	const conns, streams = 16, 16
+	s := benchSetup
+	s.h2c = true
+	f := s.start(b, bareBackend(b, headEnd))
+	var askers [conns]*h2Asker
+	for i := range askers {
+		askers[i] = newH2Asker(b, f)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for n := 0; n < b.N; n += conns * streams {
+		for _, a := range askers {
+			a.send(b, streams)
+		}
+		for _, a := range askers {
+			for range streams {
+				a.answer(b)
+			}
+		}
 	}
 }
 

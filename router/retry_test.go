@@ -97,6 +97,27 @@ func TestRetryOnAnAnswer(t *testing.T) {
 	}
 }
 
+// The head of the second answer comes in more than one piece.
+func TestRetryReadsALongHead(t *testing.T) {
+	t.Parallel()
+	addrs, _ := failOnce(t, "HTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\npoor")
+	long := startBackend(t, func(c *upstreamConn) {
+		for {
+			if _, _, ok := c.request(); !ok {
+				return
+			}
+			c.send("HTTP/1.1 200 OK\r\nX-Long: " + strings.Repeat("l", 20<<10) + "\r\nContent-Length: 4\r\n\r\ngood")
+		}
+	})
+	f := setup{route: withPolicy(&Policy{Retry: Retry{On: Retry503, Tries: 2}})}.start(t, addrs[0], long.addr)
+	c := f.dial(t)
+	for range 2 { // either backend may be the first
+		if got := c.get("/", 200); got != "good" {
+			t.Error(got)
+		}
+	}
+}
+
 func TestRetryTries(t *testing.T) {
 	for tries, want := range map[int]int{0: 3, 1: 1, 2: 2, 5: 5, 100: maxTried} {
 		var addrs []string

@@ -86,7 +86,9 @@ type Exchange struct {
 	upReusable bool // the answer was taken whole, and the connection stays open
 	pump       pump
 	pace       pace      // of the request's body
+	tried      time.Time // when the last try began
 	arrived    time.Time // of the upstream's head
+	ended      time.Time // of the answer
 	limited    io.LimitedReader
 	spliceStep int64    // how much the kernel moves next
 	slow       bool     // one of the two ends is: the kernel moves no more
@@ -102,7 +104,7 @@ func (x *Exchange) begin(down downstream, p *peer, now time.Time) {
 	x.down, x.peer = down, p
 	x.Request.reset()
 	x.Response.reset()
-	x.Start, x.arrived, x.by, x.identity = now, time.Time{}, time.Time{}, nil
+	x.Start, x.tried, x.arrived, x.by, x.identity = now, time.Time{}, time.Time{}, time.Time{}, nil
 	x.Timeouts, x.MaxBody, x.BufferBody = Timeouts{}, 0, 0
 	x.BufferAnswer, x.UpstreamDone = 0, nil
 	x.proxyOut = 0
@@ -130,6 +132,12 @@ func (x *Exchange) Shard() uint32 { return x.peer.shard }
 
 // UpstreamAddr is the address of the upstream that was tried last, or "".
 func (x *Exchange) UpstreamAddr() string { return x.upAddr }
+
+// TriedAt is when the last Forward began with an upstream; zero if none did.
+func (x *Exchange) TriedAt() time.Time { return x.tried }
+
+// EndedAt is when the answer had been written, for Handler.Done.
+func (x *Exchange) EndedAt() time.Time { return x.ended }
 
 // UpstreamHeadAt is when the head of the upstream's answer was there; zero if it never was.
 func (x *Exchange) UpstreamHeadAt() time.Time { return x.arrived }

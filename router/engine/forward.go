@@ -19,6 +19,7 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 	if failed := x.TakeBody(); failed != nil {
 		return failed
 	}
+	x.tried = time.Now()
 	whole, bad := x.body.complete()
 	switch {
 	case bad != nil: // known before a connection is spent on it
@@ -46,15 +47,10 @@ func (x *Exchange) Forward(p *Pool) *UpstreamError {
 
 // reach finds a connection to the upstream, or makes one, in the time there is.
 func (x *Exchange) reach(p *Pool) (u upstream, reused bool, failed *UpstreamError) {
-	wait := x.waits.Connect
-	if !x.by.IsZero() {
-		now := time.Now()
-		if expired(x.by, now) {
-			return nil, false, &UpstreamError{Cause: CauseDeadline, Unsent: true, Err: errTotal}
-		}
-		wait = within(wait, x.by, now)
+	if expired(x.by, x.tried) {
+		return nil, false, &UpstreamError{Cause: CauseDeadline, Unsent: true, Err: errTotal}
 	}
-	return p.upstream(x.peer.proxyHeader(x.proxyOut), wait)
+	return p.upstream(x.peer.proxyHeader(x.proxyOut), within(x.waits.Connect, x.by, x.tried))
 }
 
 // beginWaits settles what may be waited for.
@@ -66,6 +62,7 @@ func (x *Exchange) beginWaits(p *Pool) {
 // rewind makes the body readable from its start, for another try.
 func (x *Exchange) rewind() {
 	x.Response.reset()
+	x.arrived = time.Time{}
 	if x.in.pinned == nil && x.gathered == nil {
 		x.in.r = x.bodyStart
 		x.startBody()

@@ -19,7 +19,6 @@ type h2client struct {
 	pool *Pool
 
 	// What belongs to the reading goroutine.
-	in      input // what was read and is no frame yet
 	head    h2answerHead
 	settled bool            // the upstream's first SETTINGS have come
 	news    []chan struct{} // to be told before the next wait
@@ -50,7 +49,7 @@ func (p *Pool) dialH2(timeout time.Duration) (*h2client, *UpstreamError) {
 	}
 	c := &h2client{pool: p, idleFrom: time.Now()}
 	c.wire.init(conn)
-	c.link(&c.wire, c, p.cfg.WriteTimeout, 0, h2ClientWindow)
+	c.link(&c.wire, c.more, &c.head, p.cfg.WriteTimeout, 0, h2ClientWindow)
 	c.cutOff = errUpstreamGone
 	c.head.start(c)
 	p.open.Add(1)
@@ -176,18 +175,6 @@ func (c *h2client) finish(err error) {
 	c.pool.open.Add(-1)
 }
 
-// Read gives the framer what was read, and reads more.
-func (c *h2client) Read(p []byte) (int, error) {
-	if len(c.in.unread()) == 0 {
-		if err := c.more(); err != nil {
-			return 0, err
-		}
-	}
-	n := copy(p, c.in.unread())
-	c.in.take(n)
-	return n, nil
-}
-
 // tell wakes those for whom something has come. What came with it is there by now, too.
 func (c *h2client) tell() {
 	for i, ch := range c.news {
@@ -201,21 +188,13 @@ func (c *h2client) tell() {
 func (c *h2client) more() error {
 	c.tell()
 	c.flushSoon()
-	full := c.in.w > 0 && c.in.w == len(c.in.buf)
-	if full && len(c.in.buf) < bodyBufferSize {
-		c.in.release()
-		c.in.buf = getBodyBuffer()
-	}
+	c.widen()
 	for {
-		if c.in.buf == nil {
-			c.in.buf = getHeadBuffer()
-		}
 		c.wire.armRead(time.Now(), c.patience())
 		if c.isOver() { // after arming: the deadline of the one who ends it may have come first
 			return errH2Over
 		}
-		n, err := c.wire.conn.Read(c.in.buf)
-		c.in.r, c.in.w = 0, n
+		n, err := c.refill()
 		switch {
 		case n > 0:
 			c.heard.Store(time.Now().UnixNano())

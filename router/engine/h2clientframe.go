@@ -86,17 +86,6 @@ func (c *h2client) onHeaders(f *http2.HeadersFrame) error {
 	return c.block(f.HeaderBlockFragment(), f.HeadersEnded())
 }
 
-// block takes one fragment of a header block.
-func (c *h2client) block(fragment []byte, end bool) error {
-	if err := c.head.write(fragment); err != nil {
-		return err
-	}
-	if !end {
-		return nil
-	}
-	return c.head.end()
-}
-
 // onData takes a piece of an answer's body.
 func (c *h2client) onData(f *http2.DataFrame) error {
 	c.mu.Lock()

@@ -16,15 +16,16 @@ type h2conn struct {
 	h2link
 
 	// What belongs to the reading goroutine.
-	in      input // what was read and is no frame yet
 	head    h2head
+	came    time.Time   // when something was read last
 	settled bool        // the client's first SETTINGS have come
 	ready   []*h2stream // heads that are complete, to be served before the next wait
+
+	jobs chan *h2stream // to goroutines that wait for a stream; nil ends one
 
 	// With mu.
 	lastID   uint32 // the highest stream that is served
 	opened   int
-	idle     []chan *h2stream // goroutines that wait for a stream
 	idleFrom time.Time
 	leaving  h2leaving
 }
@@ -47,8 +48,11 @@ var (
 // serveH2 is the life of the connection from its preface on. in holds what was read
 // already.
 func (c *serverConn) serveH2(in input) {
-	h := &h2conn{serverConn: c, in: in, idleFrom: time.Now()}
-	h.link(&c.wire, h, c.srv.limits.WriteTimeout, c.srv.limits.MinRate, h2ConnWindow)
+	now := time.Now()
+	h := &h2conn{serverConn: c, came: now, idleFrom: now, jobs: make(chan *h2stream)}
+	defer close(h.jobs)
+	h.in = in
+	h.link(&c.wire, h.more, &h.head, c.srv.limits.WriteTimeout, c.srv.limits.MinRate, h2ConnWindow)
 	h.cutOff = errClientGone
 	h.head.start(h)
 	c.h2.Store(h)
@@ -83,18 +87,6 @@ func (c *h2conn) run() error {
 	}
 }
 
-// Read gives the framer what was read, and reads more.
-func (c *h2conn) Read(p []byte) (int, error) {
-	if len(c.in.unread()) == 0 {
-		if err := c.more(); err != nil {
-			return 0, err
-		}
-	}
-	n := copy(p, c.in.unread())
-	c.in.take(n)
-	return n, nil
-}
-
 // h2Rest is how long a connection without streams keeps its buffers and goroutines, and
 // h2Busy how often one with streams looks whether it still has any.
 const (
@@ -107,15 +99,8 @@ const (
 func (c *h2conn) more() error {
 	c.serveReady()
 	c.flushSoon()
-	full := c.in.w > 0 && c.in.w == len(c.in.buf)
-	if full && len(c.in.buf) < bodyBufferSize {
-		c.in.release()
-		c.in.buf = getBodyBuffer()
-	}
+	c.widen()
 	for {
-		if c.in.buf == nil {
-			c.in.buf = getHeadBuffer()
-		}
 		now := time.Now()
 		if c.head.late(now) {
 			return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
@@ -124,10 +109,10 @@ func (c *h2conn) more() error {
 		if c.isOver() { // after arming: the deadline of the one who ends it may have come first
 			return errH2Over
 		}
-		n, err := c.conn.Read(c.in.buf)
-		c.in.r, c.in.w = 0, n
+		n, err := c.refill()
 		switch {
 		case n > 0:
+			c.came = time.Now()
 			return nil
 		case err == nil:
 			continue
@@ -177,6 +162,7 @@ func (c *h2conn) quietly() error {
 	}
 	switch err := c.wire.await(&c.in); {
 	case err == nil:
+		c.came = time.Now()
 		return nil
 	case !isTimeout(err):
 		return err
@@ -240,7 +226,6 @@ func (c *h2conn) await() {
 	}
 	c.ready = nil
 	c.head.abandon()
-	c.dismiss()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.streams) > 0 || c.out.flushing {

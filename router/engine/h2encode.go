@@ -20,6 +20,18 @@ type h2encoder struct {
 	path  []byte
 	last  Fields            // of a trailer section
 	known map[string]string // values that may stand in HPACK's table
+	table uint32            // counts what has changed that table
+	sized bool              // the other side has to be told of a change of its size, before all else
+	short [fieldIDs]h2short
+}
+
+// h2short is a field with its value as it stands in HPACK's table, and the index that stands for
+// it as long as that table stays as it is.
+type h2short struct {
+	value string
+	table uint32
+	n     uint8 // bytes of code; 0: none is known
+	code  [3]byte
 }
 
 // What goes into HPACK's table must not change later, so its text is our own. Values that
@@ -35,7 +47,11 @@ func (e *h2encoder) start() {
 }
 
 // limit follows the client's SETTINGS_HEADER_TABLE_SIZE.
-func (e *h2encoder) limit(n uint32) { e.hpack.SetMaxDynamicTableSizeLimit(min(n, 4096)) }
+func (e *h2encoder) limit(n uint32) {
+	e.hpack.SetMaxDynamicTableSizeLimit(min(n, 4096))
+	e.table++
+	e.sized = true
+}
 
 // repeats are the fields whose values come again and again.
 var repeats = map[string]bool{
@@ -49,6 +65,14 @@ var repeats = map[string]bool{
 	"user-agent": true, "accept": true, "accept-encoding": true, "accept-language": true,
 	"grpc-encoding": true, "x-forwarded-host": true, "x-forwarded-port": true, "x-forwarded-proto": true,
 }
+
+// repeating are those of them that have a number.
+var repeating = func() (ids [fieldIDs]bool) {
+	for id, name := range lowerNames {
+		ids[id] = repeats[name]
+	}
+	return ids
+}()
 
 var lowerNames = func() (names [fieldIDs]string) {
 	for id, name := range fieldNames {
@@ -66,6 +90,10 @@ func text(b []byte) string {
 // never to be indexed, and so HPACK keeps none of it.
 func (e *h2encoder) field(id FieldID, name, value []byte) {
 	lowered := lowerNames[id]
+	if repeating[id] {
+		e.again(id, value)
+		return
+	}
 	if id == 0 {
 		e.name = e.name[:0]
 		for _, c := range name {
@@ -73,11 +101,48 @@ func (e *h2encoder) field(id FieldID, name, value []byte) {
 		}
 		lowered = text(e.name)
 	}
-	if repeats[lowered] {
+	if id == 0 && repeats[lowered] {
 		e.keepField(lowered, value)
 		return
 	}
+	if id != 0 && len(value) <= h2Short && !e.sized {
+		e.block.Write(h2Literals[id])
+		e.block.WriteByte(byte(len(value)))
+		e.block.Write(value)
+		return
+	}
 	e.write(hpack.HeaderField{Name: lowered, Value: text(value), Sensitive: true})
+}
+
+// h2Short is up to which length a value is not worth Huffman's code.
+const h2Short = 16
+
+// h2Literals begin a field that is never indexed (RFC 7541 section 6.2.3), up to its value.
+var h2Literals = func() (begin [fieldIDs][]byte) {
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	for id, name := range lowerNames {
+		block.Reset()
+		_ = encoder.WriteField(hpack.HeaderField{Name: name, Sensitive: true}) // into memory
+		begin[id] = bytes.Clone(block.Bytes()[:block.Len()-1])                 // without the length of the value
+	}
+	return begin
+}()
+
+// again writes one of the repeats: most of them are an index, and mostly the same as last time.
+func (e *h2encoder) again(id FieldID, value []byte) {
+	s := &e.short[id]
+	if s.n > 0 && s.table == e.table && s.value == string(value) {
+		e.block.Write(s.code[:s.n])
+		return
+	}
+	begin := e.block.Len()
+	e.keepField(lowerNames[id], value)
+	code := e.block.Bytes()[begin:]
+	s.n = 0
+	if code[0]&0x80 != 0 && len(code) <= len(s.code) { // RFC 7541 section 6.1
+		s.value, s.table, s.n = e.keep(text(value)), e.table, uint8(copy(s.code[:], code))
+	}
 }
 
 // keepField writes a field that HPACK may keep.
@@ -102,7 +167,18 @@ func (e *h2encoder) keep(s string) string {
 	return kept
 }
 
-func (e *h2encoder) write(f hpack.HeaderField) { _ = e.hpack.WriteField(f) } // into memory: it does not fail
+func (e *h2encoder) write(f hpack.HeaderField) {
+	begin := e.block.Len()
+	_ = e.hpack.WriteField(f) // into memory: it does not fail
+	e.sized = false
+	switch first := e.block.Bytes()[begin]; {
+	case first&0xc0 == 0x40, first&0xe0 == 0x20: // a field was put into the table, or its size has changed
+		e.table++
+	}
+}
+
+// h2StatusOK is ":status: 200" (RFC 7541 appendix A).
+const h2StatusOK = 0x80 | 8
 
 var h2Statuses = func() (texts [1000]string) {
 	for i := 100; i < 1000; i++ {
@@ -113,14 +189,18 @@ var h2Statuses = func() (texts [1000]string) {
 
 // head writes the head of an answer. Fields of one connection of HTTP/1.1 stay behind (RFC
 // 9113 section 8.2.2).
-func (e *h2encoder) head(r *Response, now time.Time) {
+func (e *h2encoder) head(r *Response) {
 	e.block.Reset()
 	if r.Status < 100 || r.Status > 999 || r.Status == 101 { // a handler may be wrong
 		r.Status = 500
 	}
-	e.write(hpack.HeaderField{Name: ":status", Value: h2Statuses[r.Status]})
+	if r.Status == 200 && !e.sized {
+		e.block.WriteByte(h2StatusOK)
+	} else {
+		e.write(hpack.HeaderField{Name: ":status", Value: h2Statuses[r.Status]})
+	}
 	if r.Status >= 200 && !r.Fields.Has(Date) {
-		e.field(Date, nil, dateValue(now))
+		e.field(Date, nil, dateValue(time.Now()))
 	}
 	e.fields(&r.Fields)
 }
@@ -248,7 +328,7 @@ func (st *h2stream) writeHead(x *Exchange, end bool) error {
 	if err := st.awaitRoom(); err != nil {
 		return err
 	}
-	c.out.encoder.head(&x.Response, time.Now())
+	c.out.encoder.head(&x.Response)
 	st.appendBlock(end)
 	return nil
 }

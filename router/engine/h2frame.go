@@ -168,17 +168,6 @@ func (c *h2conn) onContinuation(f *http2.ContinuationFrame) error {
 	return c.block(f.HeaderBlockFragment(), f.HeadersEnded())
 }
 
-// block takes one fragment of a header block.
-func (c *h2conn) block(fragment []byte, end bool) error {
-	if err := c.head.write(fragment); err != nil {
-		return err
-	}
-	if !end {
-		return nil
-	}
-	return c.head.end()
-}
-
 // onData takes a piece of a message's body (RFC 9113 section 6.1).
 func (c *h2link) onData(f *http2.DataFrame) error {
 	id, size := f.StreamID, int(f.Length) // padding counts

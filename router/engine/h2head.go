@@ -403,7 +403,7 @@ func (r *Request) frameH2(ends bool) *Refusal {
 // newH2Request borrows what the head of a request is read into.
 func newH2Request(st *h2stream) *Exchange {
 	x := exchanges.Get().(*Exchange)
-	x.begin(st, &st.c.peer, time.Now())
+	x.begin(st, &st.c.peer, st.c.came)
 	x.out = output{}
 	x.in.buf = getHeadBuffer()
 	x.in.r, x.in.w = 0, 0

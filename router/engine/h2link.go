@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"io"
 	"math"
 	"net"
 	"sync"
@@ -14,7 +13,7 @@ import (
 // streams share, what waits to be written, the windows and the purse. One goroutine reads
 // frames; whoever has something to say puts it in out, and one at a time writes that.
 type h2link struct {
-	under  *wire
+	h2source
 	framer *http2.Framer // reads; control frames are written by it too, under mu
 
 	mu      sync.Mutex
@@ -31,14 +30,15 @@ type h2link struct {
 	cutOff  error // what a stream's writer is told once the stream is gone
 }
 
-// link makes it ready. in is what the framer reads from.
-func (c *h2link) link(under *wire, in io.Reader, writeTimeout time.Duration, minRate int, window int64) {
-	c.under, c.streams, c.peerMax = under, map[uint32]*h2half{}, math.MaxUint32
+// link makes it ready. more reads what comes next, with refill; blocks takes header blocks.
+func (c *h2link) link(under *wire, more func() error, blocks h2blocks, writeTimeout time.Duration, minRate int, window int64) {
+	c.under, c.more, c.blocks = under, more, blocks
+	c.streams, c.peerMax = map[uint32]*h2half{}, math.MaxUint32
 	c.changed.L = &c.mu
 	c.guard.start(time.Now())
 	c.flow.start(window)
 	c.out.start(c, writeTimeout, minRate)
-	c.framer = http2.NewFramer(&c.out, in)
+	c.framer = http2.NewFramer(&c.out, &c.h2source)
 	c.framer.SetReuseFrames()
 	c.framer.SetMaxReadFrameSize(h2MaxFrame)
 }
@@ -87,14 +87,9 @@ func (st *h2half) begin(l *h2link, id uint32) {
 	}
 }
 
-// end makes it ready to be used again. Nobody knows the stream any more.
+// end makes it ready to be used again. Nobody knows the stream any more; a wake that came too
+// late waits in its channels, and whoever waits looks again.
 func (st *h2half) end() {
-	for _, c := range []chan struct{}{st.readable, st.writable} {
-		select {
-		case <-c:
-		default:
-		}
-	}
 	if cap(st.trailer) > maxScratch {
 		st.trailer = nil
 	}

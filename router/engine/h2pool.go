@@ -31,17 +31,21 @@ const h2Guess = 100
 // call finds a connection with room for one more stream, or makes one within that time.
 func (p *Pool) call(timeout time.Duration) (*h2call, bool, *UpstreamError) {
 	for until := time.Now().Add(timeout); ; {
-		if conns := p.h2.conns.Load(); conns != nil {
+		conns := p.h2.conns.Load()
+		if conns != nil {
 			for _, c := range *conns {
 				if ok, reused := c.reserve(); ok {
 					return c.newCall(), reused, nil
 				}
 			}
 		}
-		d, mine := p.h2.join()
-		if mine {
+		d, mine := p.h2.join(conns)
+		switch {
+		case d == nil:
+			continue
+		case mine:
 			d.run(p, time.Until(until))
-		} else if await(d.done, time.Until(until)) != nil {
+		case await(d.done, time.Until(until)) != nil:
 			return nil, false, &UpstreamError{Cause: CauseConnect, Unsent: true, Err: errH2Timeout}
 		}
 		if d.failed != nil {
@@ -60,10 +64,14 @@ func (p *Pool) call(timeout time.Duration) (*h2call, bool, *UpstreamError) {
 	}
 }
 
-// join waits with others for a connection, or says that one has to be made.
-func (h *h2pool) join() (d *h2dial, mine bool) {
+// join waits with others for a connection, or says that one has to be made. It returns nil if
+// there are others by now than those that were seen to have no room.
+func (h *h2pool) join(seen *[]*h2client) (d *h2dial, mine bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.conns.Load() != seen {
+		return nil, false
+	}
 	for _, d := range h.dials {
 		if d.waiting < h2Guess {
 			d.waiting++

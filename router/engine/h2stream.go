@@ -37,45 +37,32 @@ func newH2Stream(c *h2conn, id uint32) *h2stream {
 func (c *h2conn) serveReady() {
 	for i, st := range c.ready {
 		c.ready[i] = nil
-		c.mu.Lock()
-		if n := len(c.idle); n > 0 {
-			next := c.idle[n-1]
-			c.idle = c.idle[:n-1]
-			c.mu.Unlock()
-			next <- st
-			continue
+		select {
+		case c.jobs <- st:
+		default:
+			go c.work(st)
 		}
-		c.mu.Unlock()
-		go c.work(st)
 	}
 	c.ready = c.ready[:0]
 }
 
 // work serves streams, one after the other.
 func (c *h2conn) work(st *h2stream) {
-	next := make(chan *h2stream, 1)
 	for st != nil {
 		st.serve()
-		c.mu.Lock()
-		if c.dead != nil || c.over {
-			c.mu.Unlock()
-			return
-		}
-		c.idle = append(c.idle, next)
-		c.mu.Unlock()
-		st = <-next
+		st = <-c.jobs
 	}
 }
 
 // dismiss ends the goroutines that wait for a stream.
 func (c *h2conn) dismiss() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i, next := range c.idle {
-		next <- nil
-		c.idle[i] = nil
+	for {
+		select {
+		case c.jobs <- nil:
+		default:
+			return
+		}
 	}
-	c.idle = c.idle[:0]
 }
 
 // serve is what serverConn.exchange is for HTTP/1.1.
@@ -100,6 +87,7 @@ func (st *h2stream) serve() {
 	if x.pump.started { // the handler has left an answer unsent
 		x.pump.stop(x)
 	}
+	x.ended = time.Now()
 	c.srv.Handler.Done(x)
 	st.linger()
 	served = true
@@ -109,16 +97,26 @@ func (st *h2stream) serve() {
 // linger waits for the end of a body whose answer has been sent, for a moment: most come to
 // it, and then nothing has to be reset. It is thrown away.
 func (st *h2stream) linger() {
-	c := st.c
-	for until := time.Now().Add(lateBody); ; {
-		c.mu.Lock()
-		over := st.ended || st.gone || !st.endSent || c.leaving == h2farewell
-		c.giveBack(st.body.release())
-		c.mu.Unlock()
-		if over || await(st.readable, time.Until(until)) != nil {
+	until := time.Time{}
+	for !st.settled() {
+		now := time.Now()
+		if until.IsZero() {
+			until = now.Add(lateBody)
+		}
+		if await(st.readable, until.Sub(now)) != nil {
 			return
 		}
 	}
+}
+
+// settled reports that the end of the request's body is not waited for, and throws away what has
+// come of it.
+func (st *h2stream) settled() bool {
+	c := st.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.giveBack(st.body.release())
+	return st.ended || st.gone || !st.endSent || c.leaving == h2farewell
 }
 
 // fail ends a stream whose handler has panicked. What it held is left to the garbage
@@ -138,6 +136,10 @@ func (st *h2stream) fail() {
 func (st *h2stream) preload() {
 	c, x := st.c, st.x
 	r := &x.Request
+	if r.framing == noBody && !r.upgrade {
+		x.startBody()
+		return
+	}
 	c.mu.Lock()
 	n := st.body.read(x.in.buf[x.in.w:])
 	x.in.w += n
@@ -155,7 +157,7 @@ func (st *h2stream) preload() {
 // retire ends the stream, after its answer, and gives all back.
 func (st *h2stream) retire() {
 	c, x := st.c, st.x
-	x.letGo(time.Now())
+	x.letGo()
 	c.mu.Lock()
 	switch {
 	case st.gone:
@@ -171,8 +173,8 @@ func (st *h2stream) retire() {
 		c.guard.earn(h2EarnAnswer)
 	}
 	c.remove(st)
+	c.flushLocked()
 	c.mu.Unlock()
-	c.flush()
 	st.release()
 }
 

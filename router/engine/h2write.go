@@ -80,6 +80,11 @@ const h2FrameHead = 9
 func (c *h2link) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.flushLocked()
+}
+
+// flushLocked is flush for those who have mu; it lets go of it meanwhile.
+func (c *h2link) flushLocked() {
 	if c.out.flushing || len(c.out.pending) == 0 || c.dead != nil {
 		return
 	}
@@ -249,9 +254,9 @@ func (st *h2stream) endAnswer(_ *Exchange, trailer []byte) error { return st.fin
 func (st *h2half) finish(trailer []byte) error {
 	c := st.link
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !st.endSent {
 		if err := st.awaitRoom(); err != nil {
-			c.mu.Unlock()
 			return err
 		}
 		if len(trailer) > 0 {
@@ -260,8 +265,7 @@ func (st *h2half) finish(trailer []byte) error {
 			st.appendData(nil, true)
 		}
 	}
-	c.mu.Unlock()
-	c.flush()
+	c.flushLocked()
 	return nil
 }
 

@@ -175,9 +175,9 @@ func (x *Exchange) endRelay() error {
 
 // letGo gives the upstream's connection back, or ends it. Until then the head of its
 // answer lies in its buffer.
-func (x *Exchange) letGo(now time.Time) {
+func (x *Exchange) letGo() {
 	x.forgetGathered()
-	x.letGoUpstream(now)
+	x.letGoUpstream(x.ended)
 	x.left.release()
 }
 

@@ -206,14 +206,15 @@ func (c *serverConn) exchange(x *Exchange) bool {
 	if x.pump.started { // the handler has left an answer unsent
 		x.pump.stop(x)
 	}
+	x.ended = time.Now()
 	h.Done(x)
 	c.served++
-	return x.end(time.Now())
+	return x.end()
 }
 
 // end lets go of all that the exchange held, and reports whether the connection may go on.
-func (x *Exchange) end(now time.Time) bool {
-	x.letGo(now)
+func (x *Exchange) end() bool {
+	x.letGo()
 	if !x.sent {
 		x.closing = true // the handler has left it unanswered
 	}

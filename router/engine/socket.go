@@ -15,6 +15,7 @@ import (
 type socket struct {
 	*net.TCPConn
 	raw syscall.RawConn
+	fd  int
 
 	// The functions that raw calls are made once, and speak through these.
 	readInto  []byte
@@ -36,6 +37,7 @@ func asSocket(conn net.Conn) net.Conn {
 		return conn
 	}
 	s := &socket{TCPConn: tcp, raw: raw}
+	_ = raw.Control(func(fd uintptr) { s.fd = int(fd) }) // whatever comes next finds a closed one to be so
 	s.onRead, s.onWrite = s.receive, s.send
 	return s
 }

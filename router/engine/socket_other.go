@@ -18,11 +18,16 @@ func send(fd uintptr, p []byte) (int, syscall.Errno) {
 	return result(unix.Write(int(fd), p))
 }
 
-// peek is receive of one byte that stays where it is.
-func peek(fd uintptr) (int, syscall.Errno) {
-	var p [1]byte
-	n, _, err := unix.Recvfrom(int(fd), p[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return result(n, err)
+// poll asks, without waiting, which of events hold. What cannot be asked has failed.
+func poll(fd int, events int16) int16 {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
+	switch _, err := unix.Poll(fds[:], 0); err {
+	case nil:
+		return fds[0].Revents
+	case unix.EINTR:
+		return 0
+	}
+	return unix.POLLERR
 }
 
 func result(n int, err error) (int, syscall.Errno) {

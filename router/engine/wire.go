@@ -20,6 +20,7 @@ type wire struct {
 	tcp  *net.TCPConn // the socket beneath, for what only sockets can do; nil for other kinds
 	tls  *tls.Conn    // conn, where that is TLS
 	raw  syscall.RawConn
+	fd   int // the socket's; only for one who knows that nobody closes it meanwhile
 
 	readBy, writeBy time.Time // what is armed
 
@@ -34,8 +35,6 @@ type wire struct {
 	pollFor   int16
 	pollFound int16
 	onPoll    func(fd uintptr)
-	calm      bool
-	onPeek    func(fd uintptr)
 	onWrite   func(fd uintptr) bool
 }
 
@@ -53,7 +52,7 @@ func (w *wire) init(conn net.Conn) {
 		w.tcp, w.raw = s.TCPConn, s.raw
 		w.onRead = w.readSocket
 		w.onPoll = w.pollSocket
-		w.onPeek = w.peekSocket
+		w.fd = s.fd
 		w.onWrite = writableSocket
 	}
 }
@@ -192,10 +191,7 @@ func (w *wire) poll(events int16) int16 {
 }
 
 func (w *wire) pollSocket(fd uintptr) {
-	fds := [1]unix.PollFd{{Fd: int32(fd), Events: w.pollFor}}
-	if _, err := unix.Poll(fds[:], 0); err == nil {
-		w.pollFound = fds[0].Revents
-	}
+	w.pollFound = poll(int(fd), w.pollFor)
 }
 
 // writable reports whether the other side takes something now. It does if nobody can say.
@@ -210,32 +206,20 @@ func (w *wire) awaitWritable() error {
 }
 
 func writableSocket(fd uintptr) bool {
-	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	n, err := unix.Poll(fds[:], 0)
-	return n > 0 || err != nil && err != unix.EINTR
+	return poll(int(fd), unix.POLLOUT) != 0
 }
 
 // brokenEvents are those of a connection of which both halves have ended, or that failed.
 const brokenEvents int16 = unix.POLLHUP | unix.POLLERR
 
 // quiet reports whether an idle connection is still open, and nothing has come on it.
-// Bytes nobody asked for would be taken for the next answer.
-func (w *wire) quiet() bool { return w.silent() && (w.tls == nil || w.tlsQuiet()) }
-
-// silent reports that nothing has come to the socket, and it has neither ended nor failed. To
-// look for a byte costs half of what poll costs.
-func (w *wire) silent() bool {
-	if w.raw == nil {
-		return true
+// Bytes nobody asked for would be taken for the next answer. It is for the one who has the
+// connection for itself.
+func (w *wire) quiet() bool {
+	if w.raw != nil && poll(w.fd, hangUpEvents|unix.POLLIN) != 0 {
+		return false
 	}
-	w.calm = false
-	_ = w.raw.Control(w.onPeek) // fails only if it has closed
-	return w.calm
-}
-
-func (w *wire) peekSocket(fd uintptr) {
-	_, err := peek(fd)
-	w.calm = err == unix.EAGAIN
+	return w.tls == nil || w.tlsQuiet()
 }
 
 // tlsQuiet asks the TLS layer, which may have read more than it has handed out. A read whose
