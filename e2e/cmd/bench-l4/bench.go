@@ -405,7 +405,7 @@ func (b *bench) remembering(ctx context.Context) error {
 			return err
 		}
 		b.report.memory.add(c.name, memory{resident, peak})
-		fmt.Fprintf(b.log, "%10s  memory: %d MB, at most %d MB\n", c.name, resident>>20, peak>>20)
+		fmt.Fprintf(b.log, "%10s  memory: %d MB, at most %d MB\n", c.name, resident/1e6, peak/1e6)
 	}
 	return nil
 }

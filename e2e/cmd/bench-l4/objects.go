@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +30,7 @@ const (
 // objects writes what the candidates read.
 type objects struct {
 	client kubernetes.Interface
+	etcd   *etcd
 	// services is how many there are besides the probe, and endpoints how many each has.
 	services, endpoints int
 }
@@ -36,7 +39,7 @@ func newObjects(up *cluster.Cluster) (*objects, error) {
 	cfg := up.RESTConfig()
 	cfg.QPS, cfg.ContentType = -1, runtime.ContentTypeProtobuf
 	client, err := kubernetes.NewForConfig(cfg)
-	return &objects{client: client}, err
+	return &objects{client: client, etcd: newEtcd(up)}, err
 }
 
 func newService(name string, ip netip.Addr) *corev1.Service {
@@ -81,12 +84,24 @@ func pods(i, n int) (all []netip.Addr) {
 	return all
 }
 
+// createPlain makes a Service of type ClusterIP and its slice, faster than create.
+func (o *objects) createPlain(ctx context.Context, s *corev1.Service, addrs []netip.Addr) error {
+	if err := o.etcd.createService(ctx, s); err != nil {
+		return fmt.Errorf("write Service: %w", err)
+	}
+	return o.createSlice(ctx, s.Name, addrs)
+}
+
 // create makes a Service and its slice.
 func (o *objects) create(ctx context.Context, s *corev1.Service, addrs ...netip.Addr) error {
 	if _, err := o.client.CoreV1().Services(namespace).Create(ctx, s, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("create Service: %w", err)
 	}
-	if _, err := o.client.DiscoveryV1().EndpointSlices(namespace).Create(ctx, newSlice(s.Name, addrs...), metav1.CreateOptions{}); err != nil {
+	return o.createSlice(ctx, s.Name, addrs)
+}
+
+func (o *objects) createSlice(ctx context.Context, name string, addrs []netip.Addr) error {
+	if _, err := o.client.DiscoveryV1().EndpointSlices(namespace).Create(ctx, newSlice(name, addrs...), metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("create EndpointSlice: %w", err)
 	}
 	return nil
@@ -94,6 +109,10 @@ func (o *objects) create(ctx context.Context, s *corev1.Service, addrs ...netip.
 
 // grow sees to it that there are so many Services with so many endpoints each.
 func (o *objects) grow(ctx context.Context, services, each int) error {
+	var more []*corev1.Service
+	for i := o.services; i < services; i++ {
+		more = append(more, newService(name(i), clusterIP(i)))
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
 	if o.endpoints != each {
@@ -101,8 +120,16 @@ func (o *objects) grow(ctx context.Context, services, each int) error {
 			g.Go(func() error { return o.patch(ctx, name(i), "/endpoints", endpoints(pods(i, each))) })
 		}
 	}
-	for i := o.services; i < services; i++ {
-		g.Go(func() error { return o.create(ctx, newService(name(i), clusterIP(i)), pods(i, each)...) })
+	i := o.services
+	for chunk := range slices.Chunk(more, batch) {
+		if err := o.etcd.claim(ctx, chunk); err != nil {
+			return errors.Join(err, g.Wait())
+		}
+		for _, s := range chunk {
+			addrs := pods(i, each)
+			g.Go(func() error { return o.createPlain(ctx, s, addrs) })
+			i++
+		}
 	}
 	o.services, o.endpoints = services, each
 	return g.Wait()
