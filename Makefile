@@ -27,7 +27,7 @@ GO = CGO_ENABLED=0 go
 FLAGS = -trimpath -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test packages unit race budgets lint fmt fuzz bench microbench e2e image cluster-up cluster-down clean
+.PHONY: help build run test packages unit race budgets lint fmt fuzz bench bench-l4 microbench e2e image cluster-up cluster-down clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ fuzz: ## each fuzz target for FUZZTIME (30s)
 
 bench: build ## compare with nginx, HAProxy and net/http (root; BENCH="-rounds 1 -only h1", see bin/bench -help)
 	@.ci/bench $(BENCH)
+
+bench-l4: build ## compare svcproxy with the real kube-proxy (root; BENCH="-only switch-10,memory -rounds 1", see bin/bench-l4 -help)
+	cd e2e && $(GO) build $(FLAGS) -o ../bin/bench-l4 ./cmd/bench-l4
+	bin/bench-l4 $(BENCH)
 
 microbench: ## benchmarks of the packages into bin/microbench/new.txt, compared with the last ones
 	@.ci/microbench $(BENCHCOUNT)

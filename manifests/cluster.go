@@ -207,6 +207,7 @@ func (r *clusterRun) scopesOf(resource resource) []string {
 
 func (r *clusterRun) oneSynced() {
 	if r.unsynced.Add(-1) == 0 {
+		r.access.log.Info("all of the cluster has been read once")
 		r.store.Open()
 	}
 }

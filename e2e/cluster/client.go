@@ -32,6 +32,9 @@ func (c *Cluster) NodeIP(name string) netip.Addr { return c.hostAddrs(name)[0] }
 // NodeIPs are a node's addresses, IPv4 first.
 func (c *Cluster) NodeIPs(name string) []netip.Addr { return c.hostAddrs(name) }
 
+// HostIP is the IPv4 address of a host: control, client or a node.
+func (c *Cluster) HostIP(name string) netip.Addr { return c.hostAddrs(name)[0] }
+
 // ClientIP is the client host's IPv4 address.
 func (c *Cluster) ClientIP() netip.Addr { return c.hostAddrs(ClientHost)[0] }
 
@@ -83,6 +86,10 @@ func (c *Cluster) Dial(ctx context.Context, host, network, address string) (net.
 	return c.cfg.netns(host).dial(ctx, network, address)
 }
 
+// Do runs f on a thread of a host of the cluster, or of a Pod of [Cluster.AddPod].
+// Sockets f opens stay there; goroutines it starts are elsewhere.
+func (c *Cluster) Do(host string, f func() error) error { return c.cfg.netns(host).do(f) }
+
 // ListenPacketClient listens for packets on the client host. The address must be
 // numeric.
 func (c *Cluster) ListenPacketClient(ctx context.Context, network, address string) (conn net.PacketConn, err error) {
@@ -98,7 +105,9 @@ func (c *Cluster) ListenPacketClient(ctx context.Context, network, address strin
 // control or a node. It sees the machine's files.
 func (c *Cluster) Command(ctx context.Context, host string, argv ...string) (*exec.Cmd, error) {
 	args := []string{"--net=" + c.cfg.netns(host).path()}
-	if n, err := c.node(host); err == nil {
+	if n, err := c.node(host); err == nil && c.cfg.Bare {
+		// It is a network and nothing else.
+	} else if err == nil {
 		pid, err := n.holderPID()
 		if err != nil {
 			return nil, err

@@ -72,6 +72,9 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err := c.makeOwn(ctx); err != nil {
 		return nil, err
 	}
+	if cfg.Bare {
+		return c, nil
+	}
 	return c, c.loadOwn(ctx)
 }
 
@@ -85,7 +88,7 @@ func Find(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Nodes, cfg.IPv4Only, cfg.WithoutKubeProxy = found.Nodes, found.IPv4Only, found.WithoutKubeProxy
+	cfg.Nodes, cfg.IPv4Only, cfg.WithoutKubeProxy, cfg.Bare = found.Nodes, found.IPv4Only, found.WithoutKubeProxy, found.Bare
 	return &Cluster{cfg: cfg, set: &found.Programs}, nil
 }
 
@@ -137,6 +140,12 @@ func (c *Cluster) boot(ctx context.Context) error {
 	}
 	if err := c.step("network", func() error { return c.cfg.createNetwork(ctx) }); err != nil {
 		return err
+	}
+	if c.cfg.Bare {
+		if err := c.step("API server", func() error { return c.bootControl(ctx) }); err != nil {
+			return err
+		}
+		return c.writeState()
 	}
 	if err := c.step("API server, container runtimes, images", func() error {
 		g, ctx := errgroup.WithContext(ctx)
@@ -256,10 +265,11 @@ type state struct {
 	Nodes            int
 	IPv4Only         bool
 	WithoutKubeProxy bool
+	Bare             bool
 }
 
 func (c *Cluster) state() state {
-	return state{*c.set, c.cfg.Nodes, c.cfg.IPv4Only, c.cfg.WithoutKubeProxy}
+	return state{*c.set, c.cfg.Nodes, c.cfg.IPv4Only, c.cfg.WithoutKubeProxy, c.cfg.Bare}
 }
 
 func (c *Cluster) writeState() error {

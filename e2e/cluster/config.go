@@ -29,6 +29,9 @@ type Config struct {
 	// WithoutKubeProxy leaves Services to something else. Until that runs, Pods
 	// cannot reach the API server by its Service.
 	WithoutKubeProxy bool
+	// Bare leaves out all that runs Pods: there are etcd, the API server, and hosts on
+	// a network, of which the API server does not know.
+	Bare bool
 	// Binaries says where the cluster's programs are built and kept.
 	Binaries binaries.Options
 	// Log receives what Up and Down are doing. Nil: nothing is written.

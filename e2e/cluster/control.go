@@ -13,7 +13,11 @@ const stopTime = 15 * time.Second
 
 // components are all programs of the cluster, in the order in which they start.
 func (c *Cluster) components() []component {
-	list := []component{c.etcd(), c.apiServer(), c.controllerManager(), c.scheduler()}
+	list := []component{c.etcd(), c.apiServer()}
+	if c.cfg.Bare {
+		return list
+	}
+	list = append(list, c.controllerManager(), c.scheduler())
 	for _, n := range c.nodes() {
 		list = append(list, n.components()...)
 	}
@@ -51,7 +55,7 @@ func (c *Cluster) Start(ctx context.Context, name string) error {
 	if err := c.start(ctx, p); err != nil {
 		return err
 	}
-	if name == APIServer {
+	if name == APIServer && !c.cfg.Bare {
 		return c.restartManagers(ctx)
 	}
 	return nil

@@ -3,10 +3,13 @@ package cluster
 // etcdName is the component's name.
 const etcdName = "etcd"
 
+// EtcdURL is where etcd answers, for programs on the control host.
+const EtcdURL = "http://127.0.0.1:2379"
+
 // etcd is the cluster's store. It never waits for the disk: what it holds is
 // thrown away with the cluster.
 func (c *Cluster) etcd() component {
-	const clients, peers = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
+	const clients, peers = EtcdURL, "http://127.0.0.1:2380"
 	return component{
 		name: etcdName,
 		argv: []string{

@@ -16,6 +16,19 @@ func (n *node) kubeProxy() component {
 	}
 }
 
+// KubeProxy configures kube-proxy for a node and is the command that runs it there, for those
+// who start it themselves.
+func (c *Cluster) KubeProxy(name string) (argv []string, err error) {
+	n, err := c.node(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(n.file(), 0o755); err != nil {
+		return nil, fmt.Errorf("make folder of %s: %w", n.name, err)
+	}
+	return n.kubeProxy().argv, n.writeKubeProxy()
+}
+
 func (n *node) writeKubeProxy() error {
 	type object = map[string]any
 	b, err := json.MarshalIndent(object{

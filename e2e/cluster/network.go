@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strconv"
@@ -139,6 +140,50 @@ func (c *Config) createRouter(ctx context.Context, ns netns) error {
 	cmd := exec.CommandContext(ctx, "nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(rules)
 	return runIn(ns, cmd)
+}
+
+// AddPod makes a host behind a node, as a Pod is, without Kubernetes knowing of it. It has
+// the given IPv4 address of the node's Pod subnet.
+func (c *Cluster) AddPod(ctx context.Context, nodeName, pod string, addr netip.Addr) error {
+	n, err := c.node(nodeName)
+	if err != nil {
+		return err
+	}
+	subnet := c.cfg.podCIDRs(n.number)[0]
+	if !subnet.Contains(addr) {
+		return fmt.Errorf("address of Pod %s: %s is not of %s", pod, addr, subnet)
+	}
+	gateway := subnet.Addr().Next()
+	var machine, host, inside batch
+	machine.add("netns add %s", c.cfg.netns(pod))
+	host.add("link add %s type veth peer name eth0 netns %s", pod, c.cfg.netns(pod))
+	host.add("addr add %s/%d dev %s", gateway, subnet.Bits(), pod)
+	host.add("link set %s up", pod)
+	inside.add("link set lo up")
+	inside.add("addr add %s/%d dev eth0", addr, subnet.Bits())
+	inside.add("link set eth0 up")
+	inside.add("route add default via %s", gateway)
+	if err := machine.run(ctx, ""); err != nil {
+		return err
+	}
+	if err := host.run(ctx, c.cfg.netns(nodeName)); err != nil {
+		return err
+	}
+	return inside.run(ctx, c.cfg.netns(pod))
+}
+
+// Unplug takes a host's cable out of the switch. The host does not see that.
+func (c *Cluster) Unplug(ctx context.Context, host string) error {
+	var b batch
+	b.add("link set %s nomaster", host)
+	return b.run(ctx, c.cfg.netns(switchName))
+}
+
+// Plug puts it back.
+func (c *Cluster) Plug(ctx context.Context, host string) error {
+	var b batch
+	b.add("link set %s master br0", host)
+	return b.run(ctx, c.cfg.netns(switchName))
 }
 
 // deleteNetwork removes every namespace of the cluster, whatever made it.
