@@ -110,19 +110,7 @@ func (x *Explainer) services() func(func(*Service) bool) {
 
 // frontend finds who serves an address and port, or with no address a NodePort.
 func (x *Explainer) frontend(addr netip.Addr, p Packet) (*Service, *Port, *Frontend) {
-	k := claimKey{addr: addr, port: p.To.Port(), protocol: p.Protocol, ipv6: p.To.Addr().Is6()}
-	s, ok := x.compiler.services.Get([]byte(x.compiler.claims.owner(k)))
-	if !ok {
-		return nil, nil, nil
-	}
-	for _, port := range s.Ports {
-		for i := range port.Frontends {
-			if f := &port.Frontends[i]; port.claimKey(f) == k && f.ClaimedBy == "" {
-				return s, port, f
-			}
-		}
-	}
-	return nil, nil, nil
+	return x.compiler.frontend(claimKey{addr: addr, port: p.To.Port(), protocol: p.Protocol, ipv6: p.To.Addr().Is6()})
 }
 
 func within(prefixes []netip.Prefix, a netip.Addr) bool {
