@@ -39,6 +39,17 @@ type Failure struct {
 	Endpoint netip.AddrPort
 }
 
+// RelayFailures are for OutlierDetection what note is told of, which is for relay.Config.ConnectFailed.
+func RelayFailures() (failures <-chan Failure, note func(service string, endpoint netip.AddrPort)) {
+	all := make(chan Failure, failuresWaiting)
+	return all, func(service string, endpoint netip.AddrPort) {
+		select {
+		case all <- Failure{Port: service, Endpoint: endpoint}:
+		default: // more than matter
+		}
+	}
+}
+
 // Outlier is an endpoint that is skipped from now on, or not any more.
 type Outlier struct {
 	outlier.Endpoint

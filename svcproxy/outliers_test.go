@@ -2,6 +2,7 @@ package svcproxy
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"github.com/portico-ingress/portico/svcproxy/netlab"
 	"github.com/portico-ingress/portico/svcproxy/nft"
 	"github.com/portico-ingress/portico/svcproxy/outlier"
+	"github.com/portico-ingress/portico/svcproxy/relay"
 )
 
 // watched is node 0 of a lab with a Controller that skips endpoints which fail.
@@ -32,46 +34,53 @@ type watched struct {
 func newWatched(t *testing.T) *watched {
 	t.Helper()
 	w := &watched{Lab: netlab.New(t, 2), store: manifests.NewStore(), outliers: make(chan Outlier, 100)}
-	n := w.Nodes[0]
 	var plane *nft.Plane
 	var monitor *nft.FlowMonitor
 	var err, err2, err3 error
-	n.Do(t, func() {
+	w.Nodes[0].Do(t, func() {
 		plane, err = nft.New(nft.Config{})
 		monitor, err2 = nft.NewFlowMonitor()
 		err3 = nft.CountFlows()
 	})
-	for _, err := range []error{err, err2, err3} {
-		if err != nil {
-			t.Fatal(err)
-		}
+	if err = errors.Join(err, err2, err3); err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		monitor.Close()
+		plane.Close()
+	})
 	w.watcher = NewFlowWatcher(monitor, true, 100, zap.NewNop())
+	w.start(t, Kernel{plane}, w.watcher.Failures())
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.watcher.Run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return w
+}
+
+// start runs the Controller until the test ends.
+func (w *watched) start(t *testing.T, plane Plane, failures <-chan Failure) {
+	t.Helper()
 	w.Controller = New(Config{
-		Store: w.store, Plane: Kernel{plane}, Rules: Rules{NodeName: "n"},
+		Store: w.store, Plane: plane, Rules: Rules{NodeName: "n"},
 		Outliers: &OutlierDetection{
 			Config:   outlier.Config{Window: time.Minute, Ejection: time.Second, MaxEjection: 2 * time.Second},
-			Failures: w.watcher.Failures(), Dial: w.dial(t),
+			Failures: failures, Dial: w.dial(t),
 		},
 		Observe: &Observer{Outlier: func(o Outlier) { w.outliers <- o }},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{}, 2)
-	go func() {
-		if err := w.Run(ctx); err != nil {
-			t.Error(err)
-		}
-		done <- struct{}{}
-	}()
-	go func() { w.watcher.Run(ctx); done <- struct{}{} }()
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		<-done
-		<-done
-		monitor.Close()
-		plane.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
-	return w
 }
 
 // dial is from node 0.
@@ -217,6 +226,29 @@ func TestSkippedEndpointIsForgottenWhenItIsNotReady(t *testing.T) {
 	w.askUntil(t, "172.30.0.1:80", func() bool { return len(w.endpoints()) == 2 })
 	if e := w.endpoints()["10.180.0.11"]; !e.Cluster {
 		t.Error(e)
+	}
+}
+
+// In userspace a client does not notice, because another endpoint is tried; then nobody has to try.
+func TestRelayedEndpointsThatFailAreSkipped(t *testing.T) {
+	w := &watched{Lab: netlab.New(t, 2), store: manifests.NewStore(), outliers: make(chan Outlier, 100)}
+	failures, note := RelayFailures()
+	plane, err := relay.New(relay.Config{ConnectFailed: note, Within: func(f func()) { w.Nodes[0].Do(t, f) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.start(t, NewRelay(plane), failures)
+	w.Pods[0][0].Serve(t, 8080)
+	w.store.Put(newService("s", "172.30.0.1", func(s *corev1.Service) {
+		s.Spec.Type, s.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 30080
+	}))
+	w.store.Put(newSlice("s", "", "10.180.0.10", "10.180.0.11"))
+	w.store.Open()
+	w.askUntil(t, "192.168.0.10:30080", func() bool { return w.skips(w.Pods[0][1]) })
+	w.Pods[0][1].Serve(t, 8080)
+	w.askUntil(t, "192.168.0.10:30080", func() bool { return w.skips() })
+	if out, back := <-w.outliers, <-w.outliers; !out.Skipped || back.Skipped {
+		t.Errorf("%+v, %+v", out, back)
 	}
 }
 
