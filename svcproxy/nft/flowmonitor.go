@@ -37,8 +37,8 @@ func CountFlows() error {
 // have ended, and asks which have no answer yet. Packets cost nothing more: the kernel tells of a flow
 // once, when it is over.
 type FlowMonitor struct {
-	file *os.File
-	lost atomic.Uint64
+	events int // a socket
+	lost   atomic.Uint64
 
 	mu   sync.Mutex
 	conn *conn // for questions
@@ -51,17 +51,17 @@ func NewFlowMonitor() (*FlowMonitor, error) {
 		return nil, fmt.Errorf("nft: %w", err)
 	}
 	m := &FlowMonitor{conn: c}
-	if m.file, err = listenFlows(); err != nil {
+	if m.events, err = listenFlows(); err != nil {
 		c.close()
 		return nil, fmt.Errorf("nft: %w", err)
 	}
 	return m, nil
 }
 
-func listenFlows() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
+func listenFlows() (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
 	if err != nil {
-		return nil, os.NewSyscallError("socket(AF_NETLINK)", err)
+		return -1, os.NewSyscallError("socket(AF_NETLINK)", err)
 	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, flowBuffer)
 	if err = translatedOnly(fd); err == nil {
@@ -69,9 +69,9 @@ func listenFlows() (*os.File, error) {
 	}
 	if err != nil {
 		_ = unix.Close(fd)
-		return nil, os.NewSyscallError("netlink", err)
+		return -1, os.NewSyscallError("netlink", err)
 	}
-	return os.NewFile(uintptr(fd), "netlink"), nil
+	return fd, nil
 }
 
 // translatedOnly has the kernel keep all flows to itself that were not translated, so that nobody is
@@ -100,7 +100,7 @@ func translatedOnly(fd int) error {
 
 // Close ends it. Listen must have returned.
 func (m *FlowMonitor) Close() {
-	_ = m.file.Close()
+	_ = unix.Close(m.events)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.conn.close()
@@ -110,18 +110,36 @@ func (m *FlowMonitor) Close() {
 // many were lost then.
 func (m *FlowMonitor) Lost() uint64 { return m.lost.Load() }
 
+// listenEvery is how often ended flows are fetched. Nobody is woken for each: that would cost most of
+// what hearing of it costs.
+const listenEvery = 50 * time.Millisecond
+
 // Listen calls ended with every translated flow that is over, until ctx ends.
 func (m *FlowMonitor) Listen(ctx context.Context, ended func(*Flow)) {
-	stop := context.AfterFunc(ctx, func() { _ = m.file.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
+	tick := time.NewTicker(listenEvery)
+	defer tick.Stop()
 	buf := make([]byte, flowReadBuffer)
 	for {
-		n, err := m.file.Read(buf)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			m.fetch(buf, ended)
+		}
+	}
+}
+
+// fetch reads what the kernel has waiting.
+func (m *FlowMonitor) fetch(buf []byte, ended func(*Flow)) {
+	for {
+		n, _, err := unix.Recvfrom(m.events, buf, unix.MSG_DONTWAIT)
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
 			m.lost.Add(1)
 			continue
-		case err != nil:
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil: // EAGAIN: that was all
 			return
 		}
 		for msg := range messages(buf[:n]) {
