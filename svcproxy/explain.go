@@ -3,11 +3,13 @@ package svcproxy
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/svcproxy/nft"
+	"github.com/portico-ingress/portico/svcproxy/outlier"
 )
 
 // Packet is the first one of a connection.
@@ -99,6 +101,27 @@ func newExplainer(c *compiler, network Network, addresses []netip.Addr) *Explain
 		addresses = c.at.addresses
 	}
 	return &Explainer{network: network, node: network.kernelNode(), addresses: addresses, compiler: c}
+}
+
+// Failing says which endpoints the Controller of the node has found to fail, and how many percent of
+// them it skips at most; it comes before Explain.
+func (x *Explainer) Failing(all []outlier.Failing, percent int) {
+	c := x.compiler
+	c.rules.MaxEjectionPercent = percent
+	c.at.failing = func(port string) (of []outlier.Failing) {
+		for _, f := range all {
+			if f.Port == port {
+				of = append(of, f)
+			}
+		}
+		return of
+	}
+	dirty := map[string]struct{}{}
+	for _, f := range all {
+		service, _, _ := strings.Cut(f.Port, ":")
+		dirty[service] = struct{}{}
+	}
+	c.compile(dirty)
 }
 
 // own tells whether an address is the node's.

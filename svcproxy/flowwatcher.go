@@ -144,6 +144,15 @@ type Traffic struct {
 	Sent, Received uint64
 }
 
+// Add adds what another one has counted.
+func (t *Traffic) Add(o *Traffic) {
+	t.Connections += o.Connections
+	t.Refused += o.Refused
+	t.Unanswered += o.Unanswered
+	t.Sent += o.Sent
+	t.Received += o.Received
+}
+
 // endpointTraffic adds up. It keeps so many endpoints, by the addresses that clients came to.
 type endpointTraffic struct {
 	max int

@@ -169,7 +169,10 @@ func (c *pass) port(p *corev1.ServicePort, ipv6 bool) *Port {
 	}
 	usable := categorize(out.Endpoints, policiesOf(frontends), c.at.place)
 	if c.at.failing != nil {
-		out.Failing = c.at.failing(out.Key)
+		out.Failing = slices.DeleteFunc(c.at.failing(out.Key), func(f outlier.Failing) bool {
+			e := out.endpoint(f.Addr)
+			return e == nil || !e.Ready
+		})
 		skipFailing(out.Endpoints, out.Failing, c.rules.MaxEjectionPercent)
 	}
 	cluster, local := out.count()
