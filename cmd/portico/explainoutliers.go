@@ -51,7 +51,8 @@ func getOutliers(ctx context.Context, admin address) (view outliersView, err err
 	if err != nil {
 		return view, err
 	}
-	response, err := http.DefaultClient.Do(request)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // and no proxy
+	response, err := client.Do(request)
 	if err != nil {
 		return view, err
 	}
