@@ -252,7 +252,7 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 		Log:      log.Named("svcproxy"),
 	})
 	if plane.kernel != nil {
-		metrics.registry.MustRegister(newConnectionCounter(plane.kernel, controller.State))
+		metrics.registry.MustRegister(newConnectionCounter(plane.kernel, controller.State), newReasonCollector(plane.kernel, controller.State))
 	}
 	plane.watch.register(metrics.registry, observer, controller.State)
 	balance, err := newBalance(src.balancer, controller, observer)

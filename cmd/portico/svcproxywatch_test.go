@@ -24,7 +24,12 @@ import (
 const watchedObjects = `apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: default}
-spec: {clusterIP: 172.30.0.1, ports: [{name: http, port: 80}]}
+spec:
+  type: LoadBalancer
+  clusterIP: 172.30.0.1
+  ports: [{name: http, port: 80}]
+  loadBalancerSourceRanges: [203.0.113.0/24]
+status: {loadBalancer: {ingress: [{ip: 192.0.2.1}]}}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -114,10 +119,15 @@ func TestSvcproxySkipsWhoRefuses(t *testing.T) {
 	if got := get("/api/v1/outliers"); !has(got, `"node":"node0"`, `"endpoint":"10.180.0.11:8080"`, `"why":"refused 3 connections in 1s"`) {
 		t.Error(got)
 	}
+	if _, err := l.Client.Ask(t, "tcp", netip.MustParseAddrPort("192.0.2.1:80")); !errors.Is(err, netlab.ErrSilent) {
+		t.Fatal(err)
+	}
 	labels := `{endpoint="10.180.0.11:8080",namespace="default",port="http",protocol="TCP",`
 	if got := get("/metrics"); !has(got, "portico_svcproxy_outliers 1\n", "portico_svcproxy_outlier_ejections_total 1\n",
 		"portico_svcproxy_endpoint_failures_total"+labels+`reason="refused",service="web"}`,
-		"portico_svcproxy_endpoint_received_bytes_total"+labels+`service="web"}`) {
+		"portico_svcproxy_endpoint_received_bytes_total"+labels+`service="web"}`,
+		`portico_svcproxy_source_range_drops_total{namespace="default",port="http",protocol="TCP",service="web"} `,
+		`portico_svcproxy_undelivered_packets_total{reason="source-ranges",verdict="drop"} `) {
 		t.Error(got)
 	}
 	var out []byte
