@@ -39,6 +39,9 @@ const (
 	// lookEvery is how often the flows are looked at that have no answer: who has none at the second
 	// look has had none for at least this long, and the client has repeated itself in vain (RFC 6298).
 	lookEvery = time.Second
+	// lookPause is how many times as long as a look took nobody looks again: with a great many flows it takes
+	// the kernel long, and this keeps it to 2% of a CPU.
+	lookPause = 50
 	// maxUnanswered flows are remembered from one look to the next.
 	maxUnanswered = 8192
 )
@@ -87,15 +90,16 @@ func (w *FlowWatcher) failed(f *nft.Flow) {
 
 // look finds connections that get no answer. The kernel would tell only after two minutes.
 func (w *FlowWatcher) look(ctx context.Context) {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(lookEvery)
+	defer timer.Stop()
 	var u unanswered
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
+		began := time.Now()
 		err := w.monitor.Unanswered(func(f *nft.Flow) {
 			if u.again(f.ID) {
 				w.failed(f)
@@ -105,6 +109,7 @@ func (w *FlowWatcher) look(ctx context.Context) {
 			w.log.Warn("connections without an answer cannot be looked for", zap.Error(err))
 		}
 		u.next()
+		timer.Reset(max(lookEvery, lookPause*time.Since(began)))
 	}
 }
 

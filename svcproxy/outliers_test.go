@@ -85,6 +85,7 @@ func (w *watched) start(t *testing.T, plane Plane, failures <-chan Failure) {
 
 // dial is from node 0.
 func (w *watched) dial(t *testing.T) func(context.Context, netip.AddrPort) (net.Conn, error) {
+	t.Helper()
 	return func(ctx context.Context, to netip.AddrPort) (conn net.Conn, err error) {
 		defer w.probes.Add(1)
 		w.Nodes[0].Do(t, func() { conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", to.String()) })

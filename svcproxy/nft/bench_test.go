@@ -79,6 +79,7 @@ func BenchmarkFlows(b *testing.B) {
 		b.Fatal(err)
 	}
 	refused := func(b *testing.B) {
+		b.Helper()
 		before, took := cpuTime(b), make([]time.Duration, 0, b.N)
 		l.Pods[0][0].Do(b, func() {
 			for b.Loop() {
@@ -128,4 +129,36 @@ func cpuTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkUnanswered times the look for connections without an answer among 60,000 other flows.
+func BenchmarkUnanswered(b *testing.B) {
+	l := netlab.New(b, 1)
+	n := l.Nodes[0]
+	p := newPlane(b, n, Config{})
+	if err := p.Apply(Changes{Complete: true, Node: node}); err != nil {
+		b.Fatal(err)
+	}
+	var m *FlowMonitor
+	var err error
+	n.Do(b, func() { m, err = NewFlowMonitor() })
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer m.Close()
+	l.Pods[0][0].Do(b, func() {
+		var c net.PacketConn
+		if c, err = net.ListenPacket("udp4", ":0"); err != nil {
+			b.Fatal(err)
+		}
+		defer c.Close()
+		for port := range 60_000 {
+			_, _ = c.WriteTo([]byte{0}, &net.UDPAddr{IP: l.Client.IPv4.AsSlice(), Port: port + 1})
+		}
+	})
+	for b.Loop() {
+		if err := m.Unanswered(func(*Flow) {}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

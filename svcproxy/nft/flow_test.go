@@ -52,7 +52,7 @@ func TestFlows(t *testing.T) {
 	}
 	m, ended := monitorFlows(t, n)
 	p := newPlane(t, n, Config{})
-	service := func(name string, vip string, pod *netlab.Host, v6 bool) *Service {
+	service := func(name, vip string, pod *netlab.Host, v6 bool) *Service {
 		return &Service{
 			Name: name, Protocol: 6, IPv6: v6, Cluster: []netip.AddrPort{netip.AddrPortFrom(pod.Addr(v6), 8080)},
 			Frontends: []Frontend{{Addr: netip.MustParseAddr(vip), Port: 80, Kind: External}},

@@ -32,8 +32,13 @@ func TestReasons(t *testing.T) {
 		to   string
 		want error
 	}{
-		{"172.30.0.1:80", netlab.ErrRefused}, {"[fd00:30::1]:80", netlab.ErrRefused}, {"172.30.0.1:81", netlab.ErrRefused},
-		{"172.30.0.2:80", netlab.ErrSilent}, {"172.30.0.3:80", netlab.ErrSilent}, {"172.30.0.4:80", netlab.ErrSilent}, {"[fd00:30::4]:80", netlab.ErrSilent},
+		{"172.30.0.1:80", netlab.ErrRefused},
+		{"[fd00:30::1]:80", netlab.ErrRefused},
+		{"172.30.0.1:81", netlab.ErrRefused},
+		{"172.30.0.2:80", netlab.ErrSilent},
+		{"172.30.0.3:80", netlab.ErrSilent},
+		{"172.30.0.4:80", netlab.ErrSilent},
+		{"[fd00:30::4]:80", netlab.ErrSilent},
 	} {
 		if _, err := l.Client.Ask(t, "tcp", ap(c.to)); !errors.Is(err, c.want) {
 			t.Fatalf("%s: %v", c.to, err)

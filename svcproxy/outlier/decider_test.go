@@ -49,7 +49,10 @@ func (s story) due(when float64, want int) {
 	}
 }
 
-func newStory(t *testing.T) story { return story{t, New(Config{})} }
+func newStory(t *testing.T) story {
+	t.Helper()
+	return story{t, New(Config{})}
+}
 
 func TestThreeFailuresWithinTheWindowAndAProbe(t *testing.T) {
 	s := newStory(t)
