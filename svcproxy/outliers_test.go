@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -276,6 +277,30 @@ func TestUnanswered(t *testing.T) {
 	} {
 		if got := look(c.ids...); len(got) != len(c.told) || len(got) > 0 && got[0] != c.told[0] {
 			t.Errorf("look %d: %v, want %v", i, got, c.told)
+		}
+	}
+}
+
+// A node always reaches its own Pods, whatever a network policy says: they say nothing about the way to others.
+func TestWitnesses(t *testing.T) {
+	at := func(last byte) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, last}), 80)
+	}
+	p := &Port{Endpoints: []Endpoint{
+		{Addr: at(1), Local: true, Cluster: true},
+		{Addr: at(2), Cluster: true},
+		{Addr: at(3)},
+		{Addr: at(4), Cluster: true},
+		{Addr: at(5), ForLocal: true},
+		{Addr: at(6), Cluster: true},
+	}}
+	for suspect, want := range map[netip.AddrPort][]netip.AddrPort{
+		at(1): {at(2), at(4)}, // who is on this node
+		at(2): {at(4), at(5)}, // who is not; the third is not used
+		at(6): {at(2), at(4)},
+	} {
+		if got := p.witnesses(suspect); !slices.Equal(got, want) {
+			t.Errorf("%v: %v, want %v", suspect, got, want)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func skipFailing(all []Endpoint, failing []outlier.Failing, percent int) {
 		e := &all[at]
 		left := take(&e.Cluster, &roomCluster)
 		left = take(&e.ForLocal, &roomLocal) || left
-		why := fmt.Sprintf("%s, until %s", f.Why, f.Until.Format("15:04:05"))
+		why := fmt.Sprintf("%s, until %s UTC", f.Why, f.Until.UTC().Format("15:04:05"))
 		switch {
 		case left && !e.Cluster && !e.ForLocal:
 			e.Why = Reason(skipped + ": " + why)

@@ -20,7 +20,7 @@ func TestSkipFailing(t *testing.T) {
 		want, why string
 	}{
 		{"cc", 0, "cc", ""},
-		{"Cc", 0, "-c", "skipped: refused 3 connections in 2s, until 12:00:00"},
+		{"Cc", 0, "-c", "skipped: refused 3 connections in 2s, until 12:00:00 UTC"},
 		{"CC", 0, "-c", "ready, and fails (refused 3 connections in 2s), but is used: no more than 50% of the endpoints are skipped, and never the last"},
 		{"C", 0, "c", "but is used"},
 		{"C", 100, "c", "but is used"},

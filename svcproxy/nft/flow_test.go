@@ -163,7 +163,7 @@ func TestFlowsThatAreTooMany(t *testing.T) {
 		defer close(done)
 		m.Listen(ctx, func(f *Flow) { heard <- *f })
 	}()
-	for range 10 { // those that are heard of after the loss
+	for range 3 { // some of those that are heard of after the loss
 		if f := <-heard; f.Frontend != ap("172.30.0.1:80") {
 			t.Fatalf("%+v", f)
 		}
