@@ -56,6 +56,7 @@ func (c *compiler) setPlace(at here) (d Delta) {
 	if c.at.place == at.place && slices.Equal(c.at.addresses, at.addresses) {
 		return d
 	}
+	at.failing = c.at.failing
 	c.at = at
 	if c.objects == nil {
 		return d
@@ -155,6 +156,31 @@ func portsOf(s *Service) []*Port {
 		return nil
 	}
 	return s.Ports
+}
+
+// port finds a Port by its Key.
+func (c *compiler) port(key string) (*Service, *Port) {
+	service, _, _ := strings.Cut(key, ":")
+	s, _ := c.services.Get([]byte(service))
+	for _, p := range portsOf(s) {
+		if p.Key == key {
+			return s, p
+		}
+	}
+	return nil, nil
+}
+
+// frontend finds who serves an address and port; with no address a NodePort.
+func (c *compiler) frontend(k claimKey) (*Service, *Port, *Frontend) {
+	s, _ := c.services.Get([]byte(c.claims.owner(k)))
+	for _, p := range portsOf(s) {
+		for i := range p.Frontends {
+			if f := &p.Frontends[i]; p.claimKey(f) == k && f.ClaimedBy == "" {
+				return s, p, f
+			}
+		}
+	}
+	return nil, nil, nil
 }
 
 // protocolNumber is that of IP; 0 for what is none of the three.

@@ -34,6 +34,7 @@ type Controller struct {
 	// What follows belongs to the goroutine of Run.
 	compiler *compiler
 	health   *healthServers
+	outliers *outliers
 	complete bool // the data plane has once been told everything
 	// since is when the oldest change that is not live yet reached the Store.
 	since time.Time
@@ -113,6 +114,11 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	c.compiler = newCompiler(c.cfg.Rules)
 	c.health = newHealthServers(c.cfg.NodePortAddresses, func() bool { return c.State().Healthy() }, c.healthPortTaken)
+	c.outliers = newOutliers(c.cfg.Outliers, c.log)
+	if c.outliers != nil {
+		c.compiler.at.failing = c.outliers.Failing
+	}
+	defer c.outliers.close()
 	ctx, cancel := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
@@ -132,6 +138,12 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.take()
 		case <-timer.C:
 			c.again()
+		case f := <-c.outliers.failures():
+			c.connectionFailed(ctx, f)
+		case a := <-c.outliers.answered():
+			c.probed(a)
+		case <-c.outliers.due():
+			c.tryAgain(ctx)
 		}
 	}
 }
@@ -153,19 +165,25 @@ func (c *Controller) take() {
 	if len(moved.Put) > 0 {
 		delta = moved.and(delta)
 	}
+	c.outliers.review(delta)
+	c.program(delta, change.Problems, time.Since(start))
+	if o := c.cfg.Observe; o != nil && o.Changed != nil {
+		o.Changed(change)
+	}
+}
+
+// program makes live what has been compiled.
+func (c *Controller) program(delta Delta, problems []manifests.Problem, compile time.Duration) {
 	update := Update{Delta: delta}
 	if !c.complete {
 		update.Complete, update.Network = true, &c.cfg.Network
 	}
-	compiled := time.Now()
+	start := time.Now()
 	err := c.cfg.Plane.Apply(update)
 	// From now on the data plane remembers what it was told, whether it was written or not.
 	c.complete = true
 	c.health.apply(delta)
-	c.finish(err, change.Problems, compiled.Sub(start), time.Since(compiled))
-	if o := c.cfg.Observe; o != nil && o.Changed != nil {
-		o.Changed(change)
-	}
+	c.finish(err, problems, compile, time.Since(start))
 }
 
 // healthPortTaken tells that a healthCheckNodePort cannot be served.
@@ -176,11 +194,7 @@ func (c *Controller) healthPortTaken(namespace, name string, port uint16, err er
 	if o == nil || o.HealthPortTaken == nil {
 		return
 	}
-	ref := corev1.ObjectReference{Kind: manifests.KindService, APIVersion: "v1", Namespace: namespace, Name: name}
-	if s := c.compiler.objects.Service(namespace, name); s != nil {
-		ref.UID = s.UID
-	}
-	o.HealthPortTaken(ref, port, err)
+	o.HealthPortTaken(c.reference(namespace, name), port, err)
 }
 
 // and gives both one after the other.

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/svcproxy/outlier"
 )
 
 // Service is what this node does for one Service. It is immutable.
@@ -48,6 +49,8 @@ type Port struct {
 	Sources []netip.Prefix
 	// ProxyProtocol is the version of the PROXY protocol's header that endpoints want; 0: none.
 	ProxyProtocol uint8
+	// Failing are the endpoints that fail, skipped or not.
+	Failing []outlier.Failing
 }
 
 // HealthCheck is what the Service's healthCheckNodePort answers on this node.
@@ -74,6 +77,9 @@ type Rules struct {
 	LoopbackEndpoints bool
 	// ProxyProtocol says that the data plane can write that protocol's header.
 	ProxyProtocol bool
+	// MaxEjectionPercent is how many of a Service's endpoints are skipped at most because they fail;
+	// zero: 50.
+	MaxEjectionPercent int
 }
 
 // labelProxyName says that another program than the usual one serves a Service.
@@ -83,6 +89,8 @@ const labelProxyName = "service.kubernetes.io/service-proxy-name"
 type here struct {
 	place
 	addresses []netip.Addr
+	// failing gives the endpoints of a Port, by its Key, that fail; nil: none do.
+	failing func(port string) []outlier.Failing
 }
 
 // pass compiles one Service.
@@ -95,8 +103,8 @@ type pass struct {
 	problems []manifests.Problem
 }
 
-// compile says what this node does for a Service. It reads nothing but that Service and its
-// EndpointSlices.
+// compile says what this node does for a Service. It reads nothing but that Service, its
+// EndpointSlices, and which of its endpoints fail.
 func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Service) *Service {
 	c := &pass{rules: rules, at: at, service: s, objects: objects}
 	out := &Service{Namespace: s.Namespace, Name: s.Name, created: s.CreationTimestamp}
@@ -160,6 +168,13 @@ func (c *pass) port(p *corev1.ServicePort, ipv6 bool) *Port {
 		ProxyProtocol: c.proxyProtocol(protocol),
 	}
 	usable := categorize(out.Endpoints, policiesOf(frontends), c.at.place)
+	if c.at.failing != nil {
+		out.Failing = slices.DeleteFunc(c.at.failing(out.Key), func(f outlier.Failing) bool {
+			e := out.endpoint(f.Addr)
+			return e == nil || !e.Ready
+		})
+		skipFailing(out.Endpoints, out.Failing, c.rules.MaxEjectionPercent)
+	}
 	cluster, local := out.count()
 	for i := range out.Frontends {
 		out.Frontends[i].decide(cluster, local, usable)
