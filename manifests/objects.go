@@ -24,8 +24,8 @@ type Objects struct {
 	ingresses  *iradix.Tree[*networkingv1.Ingress]
 	classes    *iradix.Tree[*networkingv1.IngressClass]
 	services   *iradix.Tree[*corev1.Service]
-	slices     *iradix.Tree[*discoveryv1.EndpointSlice] // by namespace/service/name
-	sliceOwner *iradix.Tree[string]                     // service of a slice, by namespace/name
+	slices     *iradix.Tree[packed] // by namespace/service/name
+	sliceOwner *iradix.Tree[string] // service of a slice, by namespace/name
 	secrets    *iradix.Tree[*corev1.Secret]
 	configMaps *iradix.Tree[*corev1.ConfigMap]
 	pods       *iradix.Tree[*corev1.Pod]
@@ -38,7 +38,7 @@ func newObjects() *Objects {
 		ingresses:  iradix.New[*networkingv1.Ingress](),
 		classes:    iradix.New[*networkingv1.IngressClass](),
 		services:   iradix.New[*corev1.Service](),
-		slices:     iradix.New[*discoveryv1.EndpointSlice](),
+		slices:     iradix.New[packed](),
 		sliceOwner: iradix.New[string](),
 		secrets:    iradix.New[*corev1.Secret](),
 		configMaps: iradix.New[*corev1.ConfigMap](),
@@ -73,9 +73,9 @@ func (o *Objects) Service(namespace, name string) *corev1.Service {
 func (o *Objects) Services() iter.Seq[*corev1.Service] { return all(o.services, nil) }
 
 // EndpointSlices walks the EndpointSlices of one Service (by the label
-// kubernetes.io/service-name), of every address type.
+// kubernetes.io/service-name), of every address type. Each walk makes new objects.
 func (o *Objects) EndpointSlices(namespace, service string) iter.Seq[*discoveryv1.EndpointSlice] {
-	return all(o.slices, append(key(namespace, service), keySeparator))
+	return unpackAll(all(o.slices, append(key(namespace, service), keySeparator)))
 }
 
 // Secret returns the named Secret, or nil. Only Secrets that a served object names are
@@ -114,7 +114,9 @@ func (o *Objects) lookup(ref Ref) metav1.Object {
 		return object(o.services, k)
 	case KindEndpointSlice:
 		service, _ := o.sliceOwner.Get(k)
-		return object(o.slices, sliceKey(ref.Namespace, service, ref.Name))
+		if p, ok := o.slices.Get(sliceKey(ref.Namespace, service, ref.Name)); ok {
+			return p.unpack()
+		}
 	case KindSecret:
 		return object(o.secrets, k)
 	case KindConfigMap:

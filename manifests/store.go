@@ -211,7 +211,7 @@ func (s *Store) putSlice(v *discoveryv1.EndpointSlice) {
 		return
 	}
 	s.objects.sliceOwner = insert(s.objects.sliceOwner, own, service)
-	s.objects.slices = insert(s.objects.slices, sliceKey(v.Namespace, service, v.Name), v)
+	s.objects.slices = insert(s.objects.slices, sliceKey(v.Namespace, service, v.Name), pack(v))
 	s.mark(Ref{Kind: KindEndpointSlice, Namespace: v.Namespace, Name: service})
 }
 

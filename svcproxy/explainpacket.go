@@ -217,7 +217,7 @@ func (e *explaining) explainEndpoints(local bool) {
 		}
 	}
 	categorize(alone, policies{cluster: !local, local: local}, e.compiler.at.place)
-	hints := func(end Endpoint) bool { return len(end.zones)+len(end.nodes) > 0 }
+	hints := func(end Endpoint) bool { return end.hints != nil }
 	if !local && slices.ContainsFunc(alone, hints) && topologyOf(alone, e.compiler.at.place) == anywhere {
 		e.note("the endpoints' hints do not count: a ready endpoint has none, or none is for this node or its zone (%q)", e.compiler.at.zone)
 	}

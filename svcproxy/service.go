@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/portico-ingress/portico/manifests"
@@ -90,7 +91,7 @@ type pass struct {
 	rules    *Rules
 	at       *here
 	service  *corev1.Service
-	objects  *manifests.Objects
+	slices   []*discoveryv1.EndpointSlice
 	ranges   []netip.Prefix
 	problems []manifests.Problem
 }
@@ -98,11 +99,12 @@ type pass struct {
 // compile says what this node does for a Service. It reads nothing but that Service and its
 // EndpointSlices.
 func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Service) *Service {
-	c := &pass{rules: rules, at: at, service: s, objects: objects}
+	c := &pass{rules: rules, at: at, service: s}
 	out := &Service{Namespace: s.Namespace, Name: s.Name, created: s.CreationTimestamp}
 	if out.Skipped = c.skipped(); out.Skipped != "" {
 		return out
 	}
+	c.slices = slices.Collect(objects.EndpointSlices(s.Namespace, s.Name))
 	c.ranges = c.sourceRanges()
 	for i := range s.Spec.Ports {
 		for _, ipv6 := range []bool{false, true} {

@@ -10,10 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"path"
-	"runtime/debug"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -253,7 +251,7 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 	g.Go(func() error { return src.Run(ctx, store) })
 	g.Go(func() error { return controller.Run(ctx) })
 	g.Go(func() error { return balance(ctx) })
-	g.Go(func() error { tidy(ctx, controller); return nil })
+	g.Go(func() error { tidy(ctx); return nil })
 	if ln != nil {
 		g.Go(func() error {
 			if err := api.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
@@ -281,32 +279,6 @@ func newBalance(cfg *balancer.Config, controller *svcproxy.Controller, observer 
 	}
 	observer.Changed, observer.HealthPortTaken = b.Change, b.HealthPortTaken
 	return b.Run, nil
-}
-
-// svcproxyGCPercent: nearly all memory is objects that stay, and little is made anew. Collecting
-// more often costs a little CPU.
-const svcproxyGCPercent = 25
-
-// frugal keeps memory low, unless GOGC says otherwise.
-func frugal(log *zap.Logger) {
-	limitMemory(os.DirFS("/"), os.Getenv, log)
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(svcproxyGCPercent)
-	}
-}
-
-// tidy gives back, once, the memory that the first view of the cluster took to read.
-func tidy(ctx context.Context, c *svcproxy.Controller) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for !c.State().Ready {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-	debug.FreeOSMemory()
 }
 
 // prefixes are the values of a flag that may be repeated.

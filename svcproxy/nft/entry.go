@@ -8,13 +8,32 @@ import (
 
 // entry is what is known of one Service: what is wanted, and where in the kernel it is.
 type entry struct {
+	// service has its endpoints by their place.
 	service *Service
 	// id stands for Cluster, id+1 for Local; 0: it has none yet.
 	id uint32
-	// cluster and local are the endpoints by their place.
-	cluster, local []netip.AddrPort
 	// numbers name the endpoints for the clients that stay with one; only with affinity.
 	numbers map[netip.AddrPort]uint32
+}
+
+// newEntry puts s in the place of old, which may be nil.
+func newEntry(s *Service, old *entry) *entry {
+	e, was := &entry{service: s}, &entry{service: &Service{}}
+	if old != nil {
+		was = old
+	}
+	e.id = was.id
+	e.settle(was.service.Cluster, was.service.Local, was.numbers)
+	return e
+}
+
+// settle gives endpoints the places and numbers that they had. The Service that was given is not
+// kept beside it: the addresses are most of what this package remembers.
+func (e *entry) settle(cluster, local []netip.AddrPort, numbers map[netip.AddrPort]uint32) {
+	s := *e.service
+	s.Cluster, s.Local = place(cluster, s.Cluster), place(local, s.Local)
+	e.service = &s
+	e.number(numbers)
 }
 
 func (e *entry) family() *family {
@@ -61,8 +80,8 @@ func (e *entry) number(old map[netip.AddrPort]uint32) {
 	for _, n := range old {
 		last = max(last, n)
 	}
-	e.numbers = make(map[netip.AddrPort]uint32, len(e.cluster))
-	for _, a := range slices.Concat(e.cluster, e.local) {
+	e.numbers = make(map[netip.AddrPort]uint32, len(e.service.Cluster))
+	for _, a := range slices.Concat(e.service.Cluster, e.service.Local) {
 		if _, ok := e.numbers[a]; ok {
 			continue
 		}
@@ -78,12 +97,12 @@ func (e *entry) number(old map[netip.AddrPort]uint32) {
 // elements are all of this Service's own, without those that it shares with others.
 func (e *entry) elements() []element {
 	s := e.service
-	all := make([]element, 0, 2*len(s.Frontends)+2+2*(len(e.cluster)+len(e.local)))
+	all := make([]element, 0, 2*len(s.Frontends)+2+2*(len(e.service.Cluster)+len(e.service.Local)))
 	for _, f := range s.Frontends {
 		all = append(all, e.frontendElements(f)...)
 	}
-	all = e.appendEndpoints(all, e.id, e.cluster)
-	all = e.appendEndpoints(all, e.id|localBit, e.local)
+	all = e.appendEndpoints(all, e.id, e.service.Cluster)
+	all = e.appendEndpoints(all, e.id|localBit, e.service.Local)
 	if slices.ContainsFunc(s.Frontends, func(f Frontend) bool { return f.Restricted }) {
 		for _, r := range mergeRanges(s.Sources, s.IPv6) {
 			all = append(all, element{
@@ -155,7 +174,7 @@ func (e *entry) shared() []element {
 
 // shapes are those that the Service's frontends lead to.
 func (e *entry) shapes() [2]shape {
-	return [2]shape{newShape(len(e.cluster), e.service.Affinity), newShape(len(e.local), e.service.Affinity)}
+	return [2]shape{newShape(len(e.service.Cluster), e.service.Affinity), newShape(len(e.service.Local), e.service.Affinity)}
 }
 
 // addrRange is all addresses from first to last.

@@ -190,14 +190,7 @@ func (p *Plane) replace(d *diff, name string, s *Service) {
 	old := p.entries[name]
 	p.flows.note(old, s)
 	if s != nil {
-		next = &entry{service: s}
-		if old != nil {
-			next.id, next.cluster, next.local = old.id, place(old.cluster, s.Cluster), place(old.local, s.Local)
-			next.number(old.numbers)
-		} else {
-			next.cluster, next.local = place(nil, s.Cluster), place(nil, s.Local)
-			next.number(nil)
-		}
+		next = newEntry(s, old)
 	}
 	switch {
 	case old == nil && next == nil:

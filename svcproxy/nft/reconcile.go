@@ -174,8 +174,8 @@ func (e *entry) adopt(have map[elementKey]string) {
 			all = append(all, a)
 		}
 	}
-	e.cluster, e.local = place(places(e.id), e.cluster), place(places(e.id|localBit), e.local)
-	e.number(old)
+	cluster, local := places(e.id), places(e.id|localBit)
+	e.settle(cluster, local, old)
 }
 
 // rebuild fills a new table, chunk by chunk, and makes it live in the transaction that removes
