@@ -78,16 +78,24 @@ func trimIngress(v *networkingv1.Ingress) *networkingv1.Ingress {
 	}
 }
 
-// trimService keeps the whole spec, which is small and which L4 reads nearly all of, the labels,
-// one of which (service.kubernetes.io/service-proxy-name) says who serves it, and the finalizers,
-// one of which is the load balancer's.
+// serviceLabels are the labels of a Service that are read: who serves it.
+var serviceLabels = []string{"service.kubernetes.io/service-proxy-name"}
+
+// trimService keeps the whole spec, which is small and which L4 reads nearly all of, the labels
+// of a load balancer, because pools of addresses select by them, and the finalizers, one of which
+// is the load balancer's.
 func trimService(v *corev1.Service) *corev1.Service {
 	t := &corev1.Service{
-		ObjectMeta: trimMetaLabels(&v.ObjectMeta),
+		ObjectMeta: trimMeta(&v.ObjectMeta),
 		Spec:       v.Spec,
 		Status:     corev1.ServiceStatus{LoadBalancer: v.Status.LoadBalancer},
 	}
 	t.Finalizers = v.Finalizers
+	if v.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		t.Labels = internKeys(v.Labels)
+	} else {
+		t.Labels = only(v.Labels, serviceLabels)
+	}
 	return t
 }
 
