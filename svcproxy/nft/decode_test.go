@@ -85,7 +85,7 @@ func FuzzMessages(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		for m := range messages(data) {
 			_ = m.err()
-			_ = aboutUs(m)
+			_ = new(damage).hear(m)
 			if _, ok := m.nftType(); !ok {
 				continue
 			}

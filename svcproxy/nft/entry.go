@@ -103,14 +103,21 @@ func (e *entry) elements() []element {
 	}
 	all = e.appendEndpoints(all, e.id, e.service.Cluster)
 	all = e.appendEndpoints(all, e.id|localBit, e.service.Local)
-	if slices.ContainsFunc(s.Frontends, func(f Frontend) bool { return f.Restricted }) {
-		for _, r := range mergeRanges(s.Sources, s.IPv6) {
-			all = append(all, element{
-				set: e.family().sets + sources,
-				key: string(appendAddr(appendNumber(nil, e.id), r.first)),
-				end: string(appendAddr(appendNumber(nil, e.id), r.last)),
-			})
-		}
+	return append(all, e.sources()...)
+}
+
+// sources are who may come in.
+func (e *entry) sources() (all []element) {
+	s := e.service
+	if !slices.ContainsFunc(s.Frontends, func(f Frontend) bool { return f.Restricted }) {
+		return nil
+	}
+	for _, r := range mergeRanges(s.Sources, s.IPv6) {
+		all = append(all, element{
+			set: e.family().sets + sources,
+			key: string(appendAddr(appendNumber(nil, e.id), r.first)),
+			end: string(appendAddr(appendNumber(nil, e.id), r.last)),
+		})
 	}
 	return all
 }

@@ -58,6 +58,9 @@ type Stats struct {
 	Failures, Repairs, Drift uint64
 	// Rebuilds are new tables.
 	Rebuilds uint64
+	// Readings of all that the kernel has: at start, after a failed write, and when it is not known
+	// what others have damaged.
+	Readings uint64
 }
 
 // New opens the kernel and changes nothing. It takes CAP_NET_ADMIN.
@@ -287,7 +290,9 @@ func (p *Plane) Run(ctx context.Context) {
 type op struct {
 	element
 	remove bool
-	group  int
+	// lenient: it may be gone already.
+	lenient bool
+	group   int
 }
 
 // diff collects what changes. What is removed and added again unchanged is no change.
