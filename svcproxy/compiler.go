@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -21,10 +22,13 @@ type compiler struct {
 	objects  *manifests.Objects
 	services *iradix.Tree[*Service]
 	claims   claims
+	// held are the Services that go on with endpoints that are not listed any more, and until when.
+	held map[string]time.Time
+	now  func() time.Time
 }
 
 func newCompiler(rules Rules) *compiler {
-	return &compiler{rules: rules, at: here{place: place{node: rules.NodeName}}, services: iradix.New[*Service](), claims: claims{}}
+	return &compiler{rules: rules, at: here{place: place{node: rules.NodeName}}, services: iradix.New[*Service](), claims: claims{}, held: map[string]time.Time{}, now: time.Now}
 }
 
 // Delta is what has changed of the desired state.
@@ -89,7 +93,11 @@ func (c *compiler) compileOne(key string, old *Service) []string {
 	namespace, name, _ := strings.Cut(key, "/")
 	var next *Service
 	if s := c.objects.Service(namespace, name); s != nil {
-		next = compile(&c.rules, &c.at, c.objects, s)
+		next = compile(&c.rules, &c.at, c.objects, s, past{old, c.now()})
+	}
+	delete(c.held, key)
+	if next != nil && !next.heldUntil.IsZero() {
+		c.held[key] = next.heldUntil
 	}
 	others := c.claims.replace(old, next)
 	if next == nil {

@@ -122,8 +122,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		if !c.retry.IsZero() {
-			timer.Reset(time.Until(c.retry))
+		if at := earlier(c.retry, c.compiler.nextLetGo()); !at.IsZero() {
+			timer.Reset(time.Until(at))
 		}
 		select {
 		case <-ctx.Done():
@@ -131,8 +131,17 @@ func (c *Controller) Run(ctx context.Context) error {
 		case <-c.cfg.Store.Changed():
 			c.take()
 		case <-timer.C:
+			c.letGo()
 			c.again()
 		}
+	}
+}
+
+// letGo takes endpoints away that were held long enough.
+func (c *Controller) letGo() {
+	start := time.Now()
+	if delta := c.compiler.letGo(); len(delta.Put) > 0 {
+		c.program(delta, c.state.Load().source, time.Since(start))
 	}
 }
 
@@ -153,19 +162,24 @@ func (c *Controller) take() {
 	if len(moved.Put) > 0 {
 		delta = moved.and(delta)
 	}
+	c.program(delta, change.Problems, time.Since(start))
+	if o := c.cfg.Observe; o != nil && o.Changed != nil {
+		o.Changed(change)
+	}
+}
+
+// program makes live what has been compiled.
+func (c *Controller) program(delta Delta, problems []manifests.Problem, compile time.Duration) {
 	update := Update{Delta: delta}
 	if !c.complete {
 		update.Complete, update.Network = true, &c.cfg.Network
 	}
-	compiled := time.Now()
+	start := time.Now()
 	err := c.cfg.Plane.Apply(update)
 	// From now on the data plane remembers what it was told, whether it was written or not.
 	c.complete = true
 	c.health.apply(delta)
-	c.finish(err, change.Problems, compiled.Sub(start), time.Since(compiled))
-	if o := c.cfg.Observe; o != nil && o.Changed != nil {
-		o.Changed(change)
-	}
+	c.finish(err, problems, compile, time.Since(start))
 }
 
 // healthPortTaken tells that a healthCheckNodePort cannot be served.
@@ -194,7 +208,7 @@ func (d Delta) and(next Delta) Delta {
 
 // again tries what has failed.
 func (c *Controller) again() {
-	if c.retry.IsZero() {
+	if c.retry.IsZero() || time.Now().Before(c.retry) {
 		return
 	}
 	start := time.Now()

@@ -45,6 +45,7 @@ const (
 	ReasonElsewhere    Reason = "on another node, and the traffic policy is Local"
 	ReasonLocalOnly    Reason = "used for traffic policy Local only"
 	ReasonLocalBackup  Reason = "terminating, but still serves and no other on this node is ready; for traffic policy Local only"
+	ReasonHeld         Reason = "no longer listed, but was ready and no other can be used yet"
 	ReasonUnusableAddr Reason = "the address cannot be that of an endpoint"
 )
 

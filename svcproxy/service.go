@@ -27,6 +27,8 @@ type Service struct {
 	Problems    []manifests.Problem
 
 	created metav1.Time
+	// heldUntil is when endpoints that are not listed any more are let go; zero: there are none.
+	heldUntil time.Time
 }
 
 // Key is "namespace/name".
@@ -73,6 +75,10 @@ type Rules struct {
 	// somebody's own computer: in a cluster whoever may write an EndpointSlice could then reach
 	// what listens for its own host alone.
 	LoopbackEndpoints bool
+	// Hold is for how long the last endpoints of a Service port stay after they were taken out of its
+	// EndpointSlices, unless they were said to be not ready or terminating, or others can be used;
+	// zero: not at all.
+	Hold time.Duration
 	// ProxyProtocol says that the data plane can write that protocol's header.
 	ProxyProtocol bool
 }
@@ -94,12 +100,15 @@ type pass struct {
 	slices   []*discoveryv1.EndpointSlice
 	ranges   []netip.Prefix
 	problems []manifests.Problem
+	past     past
+
+	heldUntil time.Time
 }
 
 // compile says what this node does for a Service. It reads nothing but that Service and its
-// EndpointSlices.
-func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Service) *Service {
-	c := &pass{rules: rules, at: at, service: s}
+// EndpointSlices, and what the Service was before.
+func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Service, before past) *Service {
+	c := &pass{rules: rules, at: at, service: s, past: before}
 	out := &Service{Namespace: s.Namespace, Name: s.Name, created: s.CreationTimestamp}
 	if out.Skipped = c.skipped(); out.Skipped != "" {
 		return out
@@ -113,6 +122,7 @@ func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Servi
 			}
 		}
 	}
+	out.heldUntil = c.heldUntil
 	out.HealthCheck = c.healthCheck(out.Ports)
 	slices.SortFunc(c.problems, func(a, b manifests.Problem) int {
 		return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(a.Text, b.Text))
@@ -162,6 +172,7 @@ func (c *pass) port(p *corev1.ServicePort, ipv6 bool) *Port {
 		ProxyProtocol: c.proxyProtocol(protocol),
 	}
 	usable := categorize(out.Endpoints, policiesOf(frontends), c.at.place)
+	usable = c.hold(out, usable)
 	cluster, local := out.count()
 	for i := range out.Frontends {
 		out.Frontends[i].decide(cluster, local, usable)

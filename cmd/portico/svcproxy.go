@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -76,10 +77,14 @@ type svcproxyFlags struct {
 	nodePortRange                              portRange
 	announceInterface                          []string
 	admin                                      address
+	endpointHold                               time.Duration
 	logLevel                                   oneOf
 
 	changed func(name string) bool
 }
+
+// maxEndpointHold: for longer, an address may be somebody else's already.
+const maxEndpointHold = 10 * time.Second
 
 var defaultNodePorts = svcproxy.PortRange{First: 30000, Last: 32767}
 
@@ -88,6 +93,7 @@ func newSvcproxyFlags() *svcproxyFlags {
 		mode:          oneOf{value: "auto", words: []string{"auto", "nftables", "relay"}},
 		nodePortRange: portRange(defaultNodePorts),
 		admin:         "127.0.0.1:10256",
+		endpointHold:  time.Second,
 		logLevel:      oneOf{value: "info", words: []string{"debug", "info", "warn", "error"}},
 	}
 }
@@ -105,6 +111,7 @@ func (f *svcproxyFlags) register(s *pflag.FlagSet) {
 	s.Var(&f.nodePortRange, "nodeport-range", "the NodePorts of the cluster, which this node then keeps free")
 	s.Var(&f.lbPool, "lb-pool", "addresses for LoadBalancer Services, besides those of IPAddressPools; repeat it for more")
 	s.StringSliceVar(&f.announceInterface, "announce-interface", nil, "`interface`s to announce LoadBalancer addresses on, as a pattern like eth*; repeat it for more (default: all that lead to a LAN)")
+	s.DurationVar(&f.endpointHold, "endpoint-hold", f.endpointHold, "for how long ready endpoints that vanish from all EndpointSlices stay if a Service port has no other; 0: not at all")
 	s.Var(&f.admin, "admin", "where to listen for probes, metrics and the admin API; empty for not at all")
 	s.Var(&f.logLevel, "log-level", "what to log on stderr")
 }
@@ -118,6 +125,9 @@ func (f *svcproxyFlags) validate() error {
 	}
 	if err := f.validateBalancer(); err != nil {
 		return err
+	}
+	if f.endpointHold < 0 || f.endpointHold > maxEndpointHold {
+		return wrongValue("endpoint-hold", f.endpointHold.String(), fmt.Errorf("want 0 to %v", maxEndpointHold))
 	}
 	if f.apiserver != "" {
 		if _, _, err := net.SplitHostPort(f.apiserver); err != nil {
