@@ -31,6 +31,7 @@ type Objects struct {
 	pods       *iradix.Tree[*corev1.Pod]
 	namespaces *iradix.Tree[*corev1.Namespace]
 	nodes      *iradix.Tree[*corev1.Node]
+	cidrs      *iradix.Tree[*networkingv1.ServiceCIDR]
 }
 
 func newObjects() *Objects {
@@ -45,6 +46,7 @@ func newObjects() *Objects {
 		pods:       iradix.New[*corev1.Pod](),
 		namespaces: iradix.New[*corev1.Namespace](),
 		nodes:      iradix.New[*corev1.Node](),
+		cidrs:      iradix.New[*networkingv1.ServiceCIDR](),
 	}
 }
 
@@ -102,6 +104,9 @@ func (o *Objects) Namespace(name string) *corev1.Namespace { return get(o.namesp
 // for: see ClusterConfig.Node.
 func (o *Objects) Node(name string) *corev1.Node { return get(o.nodes, key("", name)) }
 
+// ServiceCIDRs walks all ServiceCIDRs. Of a cluster they are here with ClusterConfig.Node only.
+func (o *Objects) ServiceCIDRs() iter.Seq[*networkingv1.ServiceCIDR] { return all(o.cidrs, nil) }
+
 // lookup returns the object that ref names, an EndpointSlice by its own name, or nil.
 func (o *Objects) lookup(ref Ref) metav1.Object {
 	k := key(ref.Namespace, ref.Name)
@@ -127,6 +132,8 @@ func (o *Objects) lookup(ref Ref) metav1.Object {
 		return object(o.namespaces, k)
 	case KindNode:
 		return object(o.nodes, k)
+	case KindServiceCIDR:
+		return object(o.cidrs, k)
 	}
 	return nil
 }

@@ -33,6 +33,8 @@ func trim(obj any) metav1.Object {
 		return &corev1.Namespace{ObjectMeta: trimMetaLabels(&v.ObjectMeta)}
 	case *corev1.Node:
 		return trimNode(v)
+	case *networkingv1.ServiceCIDR:
+		return &networkingv1.ServiceCIDR{ObjectMeta: trimMeta(&v.ObjectMeta), Spec: v.Spec}
 	case *corev1.Pod:
 		return trimPod(v)
 	case *metav1.PartialObjectMetadata:

@@ -149,6 +149,10 @@ func (c *compiler) delta(before map[string]*Service) (d Delta) {
 		} else if before[key] != nil {
 			d.Gone = append(d.Gone, key)
 		}
+		if was := before[key]; was != nil && len(was.elsewhere) > 0 && (!ok || len(now.elsewhere) == 0) {
+			keys := elsewhereKeys(key)
+			d.Delete = append(d.Delete, keys[:]...)
+		}
 		for _, p := range portsOf(before[key]) {
 			if !slices.ContainsFunc(portsOf(now), func(n *Port) bool { return n.Key == p.Key }) {
 				d.Delete = append(d.Delete, p.Key)

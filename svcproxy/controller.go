@@ -35,6 +35,7 @@ type Controller struct {
 	compiler *compiler
 	health   *healthServers
 	complete bool // the data plane has once been told everything
+	network  Network
 	// since is when the oldest change that is not live yet reached the Store.
 	since time.Time
 	// retry is when to try again; zero: nothing failed.
@@ -170,9 +171,9 @@ func (c *Controller) take() {
 
 // program makes live what has been compiled.
 func (c *Controller) program(delta Delta, problems []manifests.Problem, compile time.Duration) {
-	update := Update{Delta: delta}
-	if !c.complete {
-		update.Complete, update.Network = true, &c.cfg.Network
+	update := Update{Delta: delta, Complete: !c.complete}
+	if network := c.cfg.Network.with(c.compiler.objects); !c.complete || !slices.Equal(network.ServiceCIDRs, c.network.ServiceCIDRs) {
+		c.network, update.Network = network, &network
 	}
 	start := time.Now()
 	err := c.cfg.Plane.Apply(update)

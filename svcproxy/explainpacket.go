@@ -244,7 +244,7 @@ func (e *explaining) nobody() {
 		return
 	}
 	e.notServed(to)
-	if within(e.node.ServiceCIDRs, to) {
+	if within(e.node.ServiceCIDRs, to) && !e.elsewhere(to) {
 		e.end(Dropped, fmt.Sprintf("%s is in the range of cluster IPs and belongs to no Service that is served here", to))
 		return
 	}
@@ -292,6 +292,16 @@ func portsOfAddress(s *Service, a netip.Addr) string {
 		}
 	}
 	return strings.Join(all, ", ")
+}
+
+// elsewhere tells whether an address is the cluster IP of a Service that another program serves.
+func (e *explaining) elsewhere(to netip.Addr) bool {
+	for s := range e.services() {
+		if slices.Contains(s.elsewhere, to) {
+			return true
+		}
+	}
+	return false
 }
 
 // notServed notes whose an address is although nobody serves it there: a Service that is not

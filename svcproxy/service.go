@@ -27,6 +27,8 @@ type Service struct {
 	Problems    []manifests.Problem
 
 	created metav1.Time
+	// elsewhere are the cluster IPs that another program serves.
+	elsewhere []netip.Addr
 	// heldUntil is when endpoints that are not listed any more are let go; zero: there are none.
 	heldUntil time.Time
 }
@@ -111,6 +113,7 @@ func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Servi
 	c := &pass{rules: rules, at: at, service: s, past: before}
 	out := &Service{Namespace: s.Namespace, Name: s.Name, created: s.CreationTimestamp}
 	if out.Skipped = c.skipped(); out.Skipped != "" {
+		out.elsewhere = c.elsewhere()
 		return out
 	}
 	c.slices = slices.Collect(objects.EndpointSlices(s.Namespace, s.Name))
@@ -145,6 +148,20 @@ func (c *pass) skipped() string {
 		return "no cluster IP yet"
 	}
 	return ""
+}
+
+// elsewhere are the cluster IPs of a Service that another program serves: what comes to them has
+// to get there.
+func (c *pass) elsewhere() (all []netip.Addr) {
+	if c.service.Labels[labelProxyName] == c.rules.ProxyName {
+		return nil
+	}
+	for _, text := range clusterIPs(c.service) {
+		if a, err := netip.ParseAddr(text); err == nil {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // port compiles one port in one family; nil if the Service is not of that family.

@@ -169,12 +169,15 @@ func numbersKey(a, b uint32) string { return string(appendNumber(appendNumber(ni
 // shared are elements that several Services may want.
 func (e *entry) shared() []element {
 	first := e.family().sets
-	all := make([]element, 0, len(e.service.OnNode)+len(e.service.ClusterIPs))
+	all := make([]element, 0, len(e.service.OnNode)+len(e.service.ClusterIPs)+len(e.service.Elsewhere))
 	for _, a := range e.service.OnNode {
 		all = append(all, element{set: first + hairpins, key: string(appendAddr(appendAddr(nil, a), a))})
 	}
 	for _, a := range e.service.ClusterIPs {
 		all = append(all, element{set: first + clusterIPs, key: string(appendAddr(nil, a))})
+	}
+	for _, a := range e.service.Elsewhere {
+		all = append(all, element{set: first + elsewhere, key: string(appendAddr(nil, a))})
 	}
 	return all
 }

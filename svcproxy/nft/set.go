@@ -51,6 +51,7 @@ const (
 	hairpins
 	sources
 	clusterIPs
+	elsewhere
 	podCIDRs
 	unmasqueraded
 	dropInvalid
@@ -105,6 +106,7 @@ func setsOf(suffix string, addr field) []*set {
 	all[hairpins] = plain("hairpins", addr, addr)
 	all[sources] = ranges("sources", number32, addr)
 	all[clusterIPs] = plain("cluster-ips", addr)
+	all[elsewhere] = plain("elsewhere", addr)
 	all[podCIDRs] = ranges("pods", addr)
 	all[unmasqueraded] = ranges("unmasqueraded", addr)
 	all[dropInvalid] = ranges("drop-invalid", addr)
