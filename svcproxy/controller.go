@@ -172,7 +172,7 @@ func (c *Controller) take() {
 // program makes live what has been compiled.
 func (c *Controller) program(delta Delta, problems []manifests.Problem, compile time.Duration) {
 	update := Update{Delta: delta, Complete: !c.complete}
-	if network := c.cfg.Network.with(c.compiler.objects); !c.complete || !slices.Equal(network.ServiceCIDRs, c.network.ServiceCIDRs) {
+	if network := c.cfg.with(c.compiler.objects); !c.complete || !slices.Equal(network.ServiceCIDRs, c.network.ServiceCIDRs) {
 		c.network, update.Network = network, &network
 	}
 	start := time.Now()

@@ -97,8 +97,14 @@ func TestRollingUpdate(t *testing.T) {
 		{"one replica, another slice", [][]string{{"a0", ""}, {"", "b0"}, {"a1", ""}, {"", "b1"}}},
 		{"one replica, ready only later", [][]string{{"a0", ""}, {"", "b0,unready"}, {"", "b0"}}},
 		{"three replicas", [][]string{
-			{"a0 a1 a2", ""}, {"a0,terminating a1 a2 b0,unready", ""}, {"a1 a2", "b0"}, {"a1,terminating a2", "b0 b1,unready"}, {"a2,terminating", "b0 b1"},
-			{"", "b0 b1 b2"}, {"b0", ""}, {"", "a0 a1 a2"},
+			{"a0 a1 a2", ""},
+			{"a0,terminating a1 a2 b0,unready", ""},
+			{"a1 a2", "b0"},
+			{"a1,terminating a2", "b0 b1,unready"},
+			{"a2,terminating", "b0 b1"},
+			{"", "b0 b1 b2"},
+			{"b0", ""},
+			{"", "a0 a1 a2"},
 		}},
 		{"three replicas, all at once", [][]string{{"a0 a1 a2", ""}, {"", ""}, {"", "b0 b1 b2"}}},
 	} {

@@ -96,9 +96,9 @@ func TestRepairFigures(t *testing.T) {
 		{"add an element", 10, 1, func(b *batch, i int) {
 			b.addElement(element{set: endpoints, key: numbersKey(uint32(i)<<20, 1), data: addrPort(ap("10.9.9.9:9"))})
 		}},
-		{"flush a chain", 10, 1, func(b *batch, i int) { b.flushChain("translate4") }},
-		{"delete a chain", 10, 1, func(b *batch, i int) { b.deleteChain(natPrerouting) }},
-		{"flush all rules", 5, len(wantedChains(p.shapes)), func(b *batch, i int) {
+		{"flush a chain", 10, 1, func(b *batch, _ int) { b.flushChain("translate4") }},
+		{"delete a chain", 10, 1, func(b *batch, _ int) { b.deleteChain(natPrerouting) }},
+		{"flush all rules", 5, len(wantedChains(p.shapes)), func(b *batch, _ int) {
 			for _, c := range wantedChains(p.shapes) {
 				b.flushChain(c.name)
 			}
