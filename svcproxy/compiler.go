@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -21,10 +22,13 @@ type compiler struct {
 	objects  *manifests.Objects
 	services *iradix.Tree[*Service]
 	claims   claims
+	// held are the Services that go on with endpoints that are not listed any more, and until when.
+	held map[string]time.Time
+	now  func() time.Time
 }
 
 func newCompiler(rules Rules) *compiler {
-	return &compiler{rules: rules, at: here{place: place{node: rules.NodeName}}, services: iradix.New[*Service](), claims: claims{}}
+	return &compiler{rules: rules, at: here{place: place{node: rules.NodeName}}, services: iradix.New[*Service](), claims: claims{}, held: map[string]time.Time{}, now: time.Now}
 }
 
 // Delta is what has changed of the desired state.
@@ -90,7 +94,11 @@ func (c *compiler) compileOne(key string, old *Service) []string {
 	namespace, name, _ := strings.Cut(key, "/")
 	var next *Service
 	if s := c.objects.Service(namespace, name); s != nil {
-		next = compile(&c.rules, &c.at, c.objects, s)
+		next = compile(&c.rules, &c.at, c.objects, s, past{old, c.now()})
+	}
+	delete(c.held, key)
+	if next != nil && !next.heldUntil.IsZero() {
+		c.held[key] = next.heldUntil
 	}
 	others := c.claims.replace(old, next)
 	if next == nil {
@@ -141,6 +149,10 @@ func (c *compiler) delta(before map[string]*Service) (d Delta) {
 			d.Put = append(d.Put, now)
 		} else if before[key] != nil {
 			d.Gone = append(d.Gone, key)
+		}
+		if was := before[key]; was != nil && len(was.elsewhere) > 0 && (!ok || len(now.elsewhere) == 0) {
+			keys := elsewhereKeys(key)
+			d.Delete = append(d.Delete, keys[:]...)
 		}
 		for _, p := range portsOf(before[key]) {
 			if !slices.ContainsFunc(portsOf(now), func(n *Port) bool { return n.Key == p.Key }) {

@@ -36,6 +36,7 @@ type Controller struct {
 	health   *healthServers
 	outliers *outliers
 	complete bool // the data plane has once been told everything
+	network  Network
 	// since is when the oldest change that is not live yet reached the Store.
 	since time.Time
 	// retry is when to try again; zero: nothing failed.
@@ -128,8 +129,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		if !c.retry.IsZero() {
-			timer.Reset(time.Until(c.retry))
+		if at := earlier(c.retry, c.compiler.nextLetGo()); !at.IsZero() {
+			timer.Reset(time.Until(at))
 		}
 		select {
 		case <-ctx.Done():
@@ -137,6 +138,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		case <-c.cfg.Store.Changed():
 			c.take()
 		case <-timer.C:
+			c.letGo()
 			c.again()
 		case f := <-c.outliers.failures():
 			c.connectionFailed(ctx, f)
@@ -145,6 +147,14 @@ func (c *Controller) Run(ctx context.Context) error {
 		case <-c.outliers.due():
 			c.tryAgain(ctx)
 		}
+	}
+}
+
+// letGo takes endpoints away that were held long enough.
+func (c *Controller) letGo() {
+	start := time.Now()
+	if delta := c.compiler.letGo(); len(delta.Put) > 0 {
+		c.program(delta, c.state.Load().source, time.Since(start))
 	}
 }
 
@@ -174,9 +184,9 @@ func (c *Controller) take() {
 
 // program makes live what has been compiled.
 func (c *Controller) program(delta Delta, problems []manifests.Problem, compile time.Duration) {
-	update := Update{Delta: delta}
-	if !c.complete {
-		update.Complete, update.Network = true, &c.cfg.Network
+	update := Update{Delta: delta, Complete: !c.complete}
+	if network := c.cfg.with(c.compiler.objects); !c.complete || !slices.Equal(network.ServiceCIDRs, c.network.ServiceCIDRs) {
+		c.network, update.Network = network, &network
 	}
 	start := time.Now()
 	err := c.cfg.Plane.Apply(update)
@@ -208,7 +218,7 @@ func (d Delta) and(next Delta) Delta {
 
 // again tries what has failed.
 func (c *Controller) again() {
-	if c.retry.IsZero() {
+	if c.retry.IsZero() || time.Now().Before(c.retry) {
 		return
 	}
 	start := time.Now()

@@ -93,7 +93,7 @@ func NewExplainer(rules Rules, network Network, objects *manifests.Objects, addr
 		all.Refs = append(all.Refs, manifests.Ref{Kind: manifests.KindService, Namespace: s.Namespace, Name: s.Name})
 	}
 	c.apply(all)
-	return newExplainer(c, network, addresses)
+	return newExplainer(c, network.with(objects), addresses)
 }
 
 func newExplainer(c *compiler, network Network, addresses []netip.Addr) *Explainer {

@@ -66,6 +66,7 @@ func newKernelPlane(log *zap.Logger) (*nft.Plane, error) {
 func (f *svcproxyFlags) rules(d *dataPlane) svcproxy.Rules {
 	return svcproxy.Rules{
 		NodeName:          f.nodeName,
+		Hold:              f.endpointHold,
 		ProxyProtocol:     d.relay != nil,
 		LoopbackEndpoints: d.relay != nil && f.changed("manifests"),
 

@@ -24,6 +24,7 @@ func (f *family) decideChains() []chain {
 	}
 	decide = append(decide,
 		rule{"unknown port of a cluster IP", destinationIn(clusterIPs, goTo("reject"))},
+		rule{"cluster IP that another program serves", destinationIn(elsewhere, back())},
 		rule{"cluster IP of nobody", destinationIn(serviceCIDRs, drop())})
 	return []chain{
 		{name: f.chain("decide"), rules: decide},

@@ -52,6 +52,7 @@ const (
 	hairpins
 	sources
 	clusterIPs
+	elsewhere
 	podCIDRs
 	unmasqueraded
 	dropInvalid
@@ -110,6 +111,7 @@ func setsOf(suffix string, addr field) []*set {
 	all[hairpins] = plain("hairpins", addr, addr)
 	all[sources] = ranges("sources", number32, addr)
 	all[clusterIPs] = plain("cluster-ips", addr)
+	all[elsewhere] = plain("elsewhere", addr)
 	all[podCIDRs] = ranges("pods", addr)
 	all[unmasqueraded] = ranges("unmasqueraded", addr)
 	all[dropInvalid] = ranges("drop-invalid", addr)
