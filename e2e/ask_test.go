@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // answer is what a client got for one request, made with curl.
@@ -107,7 +109,7 @@ func (a *answer) readHead(out string) {
 func (e *edge) eventually(t *testing.T, within time.Duration, want func(answer) string, url string, args ...string) answer {
 	t.Helper()
 	var last answer
-	waitQuietly(t, within, "an answer from "+url, func(ctx context.Context) string {
+	suite.Wait(t, within, "an answer from "+url, func(ctx context.Context) string {
 		a := e.ask(ctx, url, args...)
 		if ctx.Err() == nil || last.sent == "" {
 			last = a

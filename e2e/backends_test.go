@@ -14,6 +14,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // samples asks a URL until each of the wanted has been seen among what see finds in the
@@ -195,7 +197,7 @@ func (e *edge) waitEndpoints(t *testing.T, service string, endpoints []endpoint)
 			break
 		}
 	}
-	waitQuietly(t, 15*time.Second, "endpoints of "+service, func(ctx context.Context) string {
+	suite.Wait(t, 15*time.Second, "endpoints of "+service, func(ctx context.Context) string {
 		for _, r := range e.all() {
 			got, err := r.endpoints(ctx, service)
 			if err != nil {

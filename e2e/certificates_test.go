@@ -20,6 +20,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // authority issues certificates that the clients of a test trust.
@@ -145,7 +147,7 @@ func handshakeAt(ctx context.Context, node string, port int, config *tls.Config)
 // who ask for the name.
 func (e *edge) waitCertificate(t *testing.T, serverName, serial string) {
 	t.Helper()
-	waitQuietly(t, 15*time.Second, "certificate of "+serverName, func(ctx context.Context) string {
+	suite.Wait(t, 15*time.Second, "certificate of "+serverName, func(ctx context.Context) string {
 		for range e.all() {
 			state, err := e.handshake(ctx, &tls.Config{ServerName: serverName})
 			if err != nil {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // These take all requests that nobody else does, so they run alone.
@@ -102,7 +104,7 @@ func startEcho(t *testing.T) (address string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	waitQuietly(t, 10*time.Second, "local echo", func(ctx context.Context) string {
+	suite.Wait(t, 10*time.Second, "local echo", func(ctx context.Context) string {
 		if _, _, err := get(ctx, "http://"+address+"/ready"); err != nil {
 			return err.Error()
 		}

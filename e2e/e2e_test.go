@@ -4,21 +4,15 @@ package e2e
 
 import (
 	"context"
-	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/portico-ingress/portico/e2e/cluster"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // The one cluster all tests share, and a client of its administrator's.
@@ -27,99 +21,18 @@ var (
 	client kubernetes.Interface
 )
 
-// keepEnv leaves the cluster up after the tests, for the next run and for
-// looking around.
-const keepEnv = "PORTICO_E2E_KEEP"
-
 func TestMain(m *testing.M) {
-	flag.Parse()
-	// Tests wait for the cluster more than they compute.
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = f.Value.Set("8")
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	code, err := run(ctx, m)
-	if err != nil {
-		// Not being able to run is a failure: a skipped test proves nothing.
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// run runs the tests on a cluster: one that is up and fits, which is left alone
-// afterwards, or a new one.
-func run(ctx context.Context, m *testing.M) (code int, err error) {
-	keep := os.Getenv(keepEnv) != ""
-	cfg := cluster.Config{Log: os.Stderr}
-	up, err = cluster.Open(ctx, cfg)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "booting a cluster: %v\n", err)
-		if up, err = cluster.Up(ctx, cfg); err != nil {
-			return 1, err
-		}
-	} else {
-		fmt.Fprintln(os.Stderr, "using the cluster that is up")
-		keep = true
-	}
-	if !keep {
-		defer func() {
-			if downErr := up.Down(context.WithoutCancel(ctx)); err == nil {
-				err = downErr
-			}
-		}()
-	}
-	if client, err = up.Client(); err != nil {
-		return 1, err
-	}
-	if err := clearLeftovers(ctx); err != nil {
-		return 1, err
-	}
-	// An interrupted run must still end the cluster, so it is ended from here.
-	done := make(chan int, 1)
-	go func() { done <- m.Run() }()
-	select {
-	case code = <-done:
-	case <-ctx.Done():
-		return 1, fmt.Errorf("interrupted")
-	}
-	if keep {
-		fmt.Fprintf(os.Stderr, "the cluster stays up; logs in %s\n", up.Logs())
-	}
-	return code, nil
+	suite.Main(m, cluster.Config{}, func(ctx context.Context, c *cluster.Cluster, admin kubernetes.Interface) error {
+		up, client = c, admin
+		return clearLeftovers(ctx)
+	})
 }
 
 // waitFor waits until cond is satisfied, which then returns nothing and until
 // then what is still missing. It logs how long that took.
 func waitFor(t *testing.T, deadline time.Duration, what string, cond func(context.Context) string) {
 	t.Helper()
-	t.Logf("%s after %s", what, waitQuietly(t, deadline, what, cond).Round(time.Millisecond))
-}
-
-// waitQuietly is waitFor for what nobody wants to read about unless it fails.
-func waitQuietly(t *testing.T, deadline time.Duration, what string, cond func(context.Context) string) time.Duration {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	start := time.Now()
-	last := ""
-	for {
-		missing := cond(ctx)
-		if missing == "" {
-			return time.Since(start)
-		}
-		if ctx.Err() == nil || last == "" {
-			last = missing
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("not within %s: %s; last: %s", deadline, what, last)
-		case <-tick.C:
-		}
-	}
+	t.Logf("%s after %s", what, suite.Wait(t, deadline, what, cond).Round(time.Millisecond))
 }
 
 // kubectl runs kubectl and returns what it wrote.
@@ -148,41 +61,22 @@ const testLabel = "e2e.portico.dev/test"
 // over, unless it failed: then its Pods are shown first.
 func newNamespace(t *testing.T) string {
 	t.Helper()
-	prefix := strings.ToLower(regexp.MustCompile("[^A-Za-z0-9]+").ReplaceAllString(strings.TrimPrefix(t.Name(), "Test"), "-"))
-	prefix = strings.Trim(prefix[:min(len(prefix), 40)], "-")
-	ns, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: prefix + "-", Labels: map[string]string{testLabel: ""}},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { endNamespace(t, ns.Name) })
-	// Pods are refused until its default ServiceAccount is there.
-	waitQuietly(t, 20*time.Second, "namespace "+ns.Name, func(ctx context.Context) string {
-		if _, err := client.CoreV1().ServiceAccounts(ns.Name).Get(ctx, "default", metav1.GetOptions{}); err != nil {
-			return err.Error()
+	return suite.NewNamespace(t, client, map[string]string{testLabel: ""}, func(ctx context.Context, name string) {
+		if t.Failed() {
+			showNamespace(ctx, t, name)
 		}
-		return ""
 	})
-	return ns.Name
 }
 
-func endNamespace(t *testing.T, name string) {
+func showNamespace(ctx context.Context, t *testing.T, name string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if t.Failed() {
-		all, _ := up.Kubectl(ctx, "get", "pods,services,endpointslices,ingresses", "-n", name, "-o", "wide")
-		events, _ := up.Kubectl(ctx, "get", "events", "-n", name, "--sort-by=.lastTimestamp")
-		t.Logf("left behind:\n%s\n%s", all, events)
-		pods, _ := up.Kubectl(ctx, "get", "pods", "-n", name, "-o", "name")
-		for pod := range strings.FieldsSeq(pods) {
-			logs, _ := up.Kubectl(ctx, "logs", "-n", name, pod, "--all-containers", "--tail=30")
-			t.Logf("logs of %s:\n%s", pod, logs)
-		}
-	}
-	if err := client.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
-		t.Error(err)
+	all, _ := up.Kubectl(ctx, "get", "pods,services,endpointslices,ingresses", "-n", name, "-o", "wide")
+	events, _ := up.Kubectl(ctx, "get", "events", "-n", name, "--sort-by=.lastTimestamp")
+	t.Logf("left behind:\n%s\n%s", all, events)
+	pods, _ := up.Kubectl(ctx, "get", "pods", "-n", name, "-o", "name")
+	for pod := range strings.FieldsSeq(pods) {
+		logs, _ := up.Kubectl(ctx, "logs", "-n", name, pod, "--all-containers", "--tail=30")
+		t.Logf("logs of %s:\n%s", pod, logs)
 	}
 }
 

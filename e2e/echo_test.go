@@ -12,6 +12,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // echoReport is what the echo backend answers: the request as it saw it.
@@ -119,7 +121,7 @@ func deployEcho(t *testing.T, namespace string, b echoBackend) {
 // waitRollout waits until a Deployment is as it should be.
 func waitRollout(t *testing.T, namespace, name string) {
 	t.Helper()
-	waitQuietly(t, 90*time.Second, "rollout of "+name, func(ctx context.Context) string {
+	suite.Wait(t, 90*time.Second, "rollout of "+name, func(ctx context.Context) string {
 		d, err := client.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err.Error()

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/portico-ingress/portico/e2e/image"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // grpcBackend is the server of gRPC's interoperability tests, without TLS and
@@ -91,7 +92,7 @@ func grpcHosts(t *testing.T, ns string, ca *authority) map[string]string {
 		}
 		createIngress(t, ns, ing)
 	}
-	waitQuietly(t, time.Minute, "the interop server", func(ctx context.Context) string {
+	suite.Wait(t, time.Minute, "the interop server", func(ctx context.Context) string {
 		p, err := client.CoreV1().Pods(ns).Get(ctx, "interop", metav1.GetOptions{})
 		if err != nil {
 			return err.Error()
@@ -127,7 +128,7 @@ func TestGRPC(t *testing.T) {
 	for way, host := range hosts {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			waitQuietly(t, 30*time.Second, "a call by "+way, func(ctx context.Context) string {
+			suite.Wait(t, 30*time.Second, "a call by "+way, func(ctx context.Context) string {
 				if _, err := e.grpcurl(ctx, ca, host, "grpc.testing.TestService/EmptyCall"); err != nil {
 					return err.Error()
 				}
@@ -188,7 +189,7 @@ func TestGRPCTakesLargeMessages(t *testing.T) {
 	if err := os.WriteFile(file, fmt.Appendf(nil, `{"response_size": %d, "payload": {"body": %q}}`, size, body), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	waitQuietly(t, 30*time.Second, "a large answer", func(ctx context.Context) string {
+	suite.Wait(t, 30*time.Second, "a large answer", func(ctx context.Context) string {
 		in, err := os.Open(file)
 		if err != nil {
 			return err.Error()

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 const hostPortsFolder = repository + "/manifests/install/hostports"
@@ -46,7 +48,7 @@ func TestADaemonSetServesOnThePortsOfItsNodes(t *testing.T) {
 						to = "[" + to + "]"
 					}
 					var last answer
-					waitQuietly(t, 15*time.Second, "an answer", func(ctx context.Context) string {
+					suite.Wait(t, 15*time.Second, "an answer", func(ctx context.Context) string {
 						last = askVia(ctx, fmt.Sprintf("::%s:%d", to, port), scheme+"://"+host+"/", "--cacert", ca.file)
 						if last.by() != "blue" {
 							return last.String()

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/portico-ingress/portico/e2e/load"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // traffic is steady load of several kinds of clients.
@@ -125,7 +126,7 @@ func TestNoRequestIsLostWhileADeploymentIsScaled(t *testing.T) {
 // waitGone waits until there are no more Pods than that, not even terminating ones.
 func waitGone(t *testing.T, namespace string, left int) {
 	t.Helper()
-	waitQuietly(t, time.Minute, "Pods are gone", func(ctx context.Context) string {
+	suite.Wait(t, time.Minute, "Pods are gone", func(ctx context.Context) string {
 		list, err := client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err.Error()

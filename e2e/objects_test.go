@@ -16,6 +16,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // rule is one path of an Ingress.
@@ -202,7 +204,7 @@ func (e *edge) settle(t *testing.T) {
 	name := fmt.Sprintf("marker-%d", markers.Add(1))
 	host := name + ".test"
 	createIngress(t, painted.namespace, newIngress(name, rule{host: host, path: "/", backend: "blue"}))
-	waitQuietly(t, 15*time.Second, "all replicas are up to date", func(ctx context.Context) string {
+	suite.Wait(t, 15*time.Second, "all replicas are up to date", func(ctx context.Context) string {
 		for _, r := range e.all() {
 			v, err := r.table(ctx)
 			if err != nil {

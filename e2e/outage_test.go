@@ -15,6 +15,7 @@ import (
 
 	"github.com/portico-ingress/portico/e2e/cluster"
 	"github.com/portico-ingress/portico/e2e/load"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // outage is how long the API server is away.
@@ -60,7 +61,7 @@ func TestServingGoesOnWhileTheAPIServerIsAway(t *testing.T) {
 	go func() { slow <- e.ask(t.Context(), "http://"+host+"/?sleep=90s", "--max-time", "80", "--data", "x=1") }()
 	late := startLate(t)
 
-	waitQuietly(t, outage+time.Minute, "the end of the outage", func(ctx context.Context) string {
+	suite.Wait(t, outage+time.Minute, "the end of the outage", func(ctx context.Context) string {
 		for _, r := range e.all() {
 			if status, body, err := r.admin(ctx, "/readyz"); err != nil || status != http.StatusOK {
 				t.Errorf("%s after %s: readyz %d %s %v", r.pod, time.Since(stopped), status, body, err)
@@ -86,7 +87,7 @@ func TestServingGoesOnWhileTheAPIServerIsAway(t *testing.T) {
 		t.Fatal(start)
 	}
 	t.Logf("API server away for %s", time.Since(stopped).Round(time.Millisecond))
-	waitQuietly(t, time.Minute, "the API server takes changes", func(context.Context) string {
+	suite.Wait(t, time.Minute, "the API server takes changes", func(context.Context) string {
 		_, err := client.NetworkingV1().Ingresses(ns).Create(t.Context(), newIngress("after", rule{host: "after." + host, path: "/", backend: "blue"}), metav1.CreateOptions{})
 		if err != nil {
 			return err.Error()
@@ -114,7 +115,7 @@ func TestServingGoesOnWhileTheAPIServerIsAway(t *testing.T) {
 	}
 	moved := time.Now()
 	updateSlice(t, ns, "blue", "blue", 8080, endpoint{ip: paint(t)["red"]})
-	waitQuietly(t, time.Minute, "the new endpoint is used", func(ctx context.Context) string {
+	suite.Wait(t, time.Minute, "the new endpoint is used", func(ctx context.Context) string {
 		for range e.all() {
 			if a := e.ask(ctx, "http://after."+host+"/"); a.by() != "red" {
 				return a.String()
@@ -148,7 +149,7 @@ func wakeOthers(t *testing.T) {
 // waitReplicasHave waits until all replicas have routes for the hosts.
 func waitReplicasHave(t *testing.T, e *edge, hosts ...string) {
 	t.Helper()
-	waitQuietly(t, 90*time.Second, fmt.Sprintf("all replicas serve %v", hosts), func(ctx context.Context) string {
+	suite.Wait(t, 90*time.Second, fmt.Sprintf("all replicas serve %v", hosts), func(ctx context.Context) string {
 		for _, r := range e.all() {
 			v, err := r.table(ctx)
 			if err != nil {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 const (
@@ -93,7 +95,7 @@ func TestOfTwoIngressesWithTheSamePathTheOldestWins(t *testing.T) {
 	paintServices(t, ns)
 	host := ns + ".test"
 	old := createIngress(t, ns, newIngress("z-old", rule{host: host, path: "/same", backend: "blue"}))
-	waitQuietly(t, 5*time.Second, "another second", func(context.Context) string {
+	suite.Wait(t, 5*time.Second, "another second", func(context.Context) string {
 		if !time.Now().After(old.CreationTimestamp.Add(1100 * time.Millisecond)) {
 			return "still the same"
 		}

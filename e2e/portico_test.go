@@ -23,6 +23,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // Where Portico is installed, and what from.
@@ -190,7 +192,7 @@ func (e *edge) refresh(t *testing.T) []replica {
 // one on each node, and none that is on its way out.
 func (e *edge) settled(t *testing.T) []replica {
 	t.Helper()
-	waitQuietly(t, 2*time.Minute, "two replicas of Portico", func(ctx context.Context) string {
+	suite.Wait(t, 2*time.Minute, "two replicas of Portico", func(ctx context.Context) string {
 		pods, err := porticoPods(ctx)
 		if err != nil {
 			return err.Error()
@@ -526,7 +528,7 @@ func (l *local) adminJSON(ctx context.Context, path string, into any) error {
 // waitReady waits until it serves.
 func (l *local) waitReady(t *testing.T) {
 	t.Helper()
-	waitQuietly(t, 15*time.Second, "local Portico is ready", func(ctx context.Context) string {
+	suite.Wait(t, 15*time.Second, "local Portico is ready", func(ctx context.Context) string {
 		status, body, err := get(ctx, "http://"+l.admin+"/readyz")
 		if err != nil {
 			return err.Error()

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // leader is the replica that the Lease names.
@@ -117,7 +119,7 @@ func TestTheStatusIsWrittenByOneReplicaAndAnotherTakesOver(t *testing.T) {
 	go func() {
 		slow <- e.askAt(t.Context(), up.NodeIP(old.node).String(), "http://"+host+"/?sleep=7s", "--max-time", "20")
 	}()
-	waitQuietly(t, 10*time.Second, "the request is under way", func(ctx context.Context) string {
+	suite.Wait(t, 10*time.Second, "the request is under way", func(ctx context.Context) string {
 		m, err := old.metrics(ctx)
 		if err != nil {
 			return err.Error()
@@ -132,7 +134,7 @@ func TestTheStatusIsWrittenByOneReplicaAndAnotherTakesOver(t *testing.T) {
 	}
 	start := time.Now()
 	draining := map[string]string{}
-	waitQuietly(t, 20*time.Second, "the old leader drains", func(ctx context.Context) string {
+	suite.Wait(t, 20*time.Second, "the old leader drains", func(ctx context.Context) string {
 		status, body, err := old.admin(ctx, "/readyz")
 		if err != nil {
 			return err.Error()
@@ -190,7 +192,7 @@ func TestAKilledReplicaComesBackAndServesTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	waitQuietly(t, time.Minute, "the killed one is back", func(context.Context) string {
+	suite.Wait(t, time.Minute, "the killed one is back", func(context.Context) string {
 		pod, err := client.CoreV1().Pods(porticoNamespace).Get(t.Context(), victim.pod, metav1.GetOptions{})
 		if err != nil {
 			return err.Error()
@@ -223,7 +225,7 @@ func TestAKilledReplicaComesBackAndServesTheSame(t *testing.T) {
 			t.Errorf("%s: it does not serve again", kind)
 		}
 	}
-	waitQuietly(t, 10*time.Second, "the same configuration", func(context.Context) string {
+	suite.Wait(t, 10*time.Second, "the same configuration", func(context.Context) string {
 		if after := dump(t, victim, ns); after != before {
 			return fmt.Sprintf("before:\n%s\nafter:\n%s", before, after)
 		}

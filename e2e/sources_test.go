@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // The same folders applied to the cluster and served from where they are.
@@ -37,7 +39,7 @@ func TestAFolderMeansTheSameInAClusterAndWithoutOne(t *testing.T) {
 			inFolder := func(ctx context.Context) (string, string, error) {
 				return described(ctx, l.adminJSON, namespace)
 			}
-			waitQuietly(t, 20*time.Second, "the same from the folder and from the cluster", func(ctx context.Context) string {
+			suite.Wait(t, 20*time.Second, "the same from the folder and from the cluster", func(ctx context.Context) string {
 				wantRoutes, wantProblems, err := inFolder(ctx)
 				if err != nil {
 					return err.Error()

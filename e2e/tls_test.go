@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // month is longer than Portico warns of a certificate's end.
@@ -327,7 +329,7 @@ func TestARotatedCertificateIsServedAtOnce(t *testing.T) {
 		next := ca.issue(t, []string{"RSA", "ECDSA"}[i%2], month, host)
 		start := time.Now()
 		putSecret(t, ns, "tls", next.crt, next.key)
-		waitQuietly(t, 10*time.Second, "new certificate", func(ctx context.Context) string {
+		suite.Wait(t, 10*time.Second, "new certificate", func(ctx context.Context) string {
 			state, err := handshakeAt(ctx, node, e.https, &tls.Config{ServerName: host})
 			if err != nil {
 				return err.Error()

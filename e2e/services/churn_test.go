@@ -15,6 +15,7 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/portico-ingress/portico/e2e/cluster"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 const (
@@ -108,7 +109,7 @@ func churn(t *testing.T, what string, do func(context.Context, int, string) (*co
 // waitAsked waits until an address answers on a node, or does not any more.
 func waitAsked(t *testing.T, at string, answered bool) {
 	t.Helper()
-	waitFor(t, 20*time.Second, fmt.Sprintf("%s answers: %v", at, answered), func(ctx context.Context) string {
+	suite.Wait(t, 20*time.Second, fmt.Sprintf("%s answers: %v", at, answered), func(ctx context.Context) string {
 		if _, err := ask(ctx, httpFrom("node1", 300*time.Millisecond, false), at); (err == nil) != answered {
 			return "last: " + text(err)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/portico-ingress/portico/e2e/image"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 const (
@@ -122,7 +123,7 @@ func testNames(t *testing.T) {
 			"http://set-1.set." + ns + ".svc:8080": {"set-1"},
 		} {
 			// One of the DNS servers may know a name a moment before the other.
-			waitFor(t, 30*time.Second, target, func(ctx context.Context) string {
+			suite.Wait(t, 30*time.Second, target, func(ctx context.Context) string {
 				a, err := pod.ask(ctx, target)
 				if err == nil && slices.Contains(want, a.Pod) {
 					return ""
@@ -170,7 +171,7 @@ func lookups(t *testing.T, ns string) []lookupCase {
 func (l lookupCase) must(t *testing.T, pod inside, network string) {
 	t.Helper()
 	l.want = slices.Sorted(slices.Values(l.want))
-	waitFor(t, 30*time.Second, fmt.Sprintf("%s %s over %s is %q", l.kind, l.name, network, l.want), func(ctx context.Context) string {
+	suite.Wait(t, 30*time.Second, fmt.Sprintf("%s %s over %s is %q", l.kind, l.name, network, l.want), func(ctx context.Context) string {
 		got, err := pod.lookup(ctx, network, l.kind, l.name)
 		switch {
 		case err != nil:

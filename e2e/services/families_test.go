@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/portico-ingress/portico/e2e/cluster"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // One Service in both IP families: its cluster IPs from inside of a Pod and from nodes, its NodePort
@@ -65,7 +66,7 @@ spec:
 // vips waits for so many load balancer addresses, one of each pool.
 func vips(t *testing.T, namespace, name string, want int) (addresses []string) {
 	t.Helper()
-	waitFor(t, 20*time.Second, fmt.Sprintf("%d addresses for %s", want, name), func(context.Context) string {
+	suite.Wait(t, 20*time.Second, fmt.Sprintf("%d addresses for %s", want, name), func(context.Context) string {
 		addresses = nil
 		for _, in := range service(t, namespace, name).Status.LoadBalancer.Ingress {
 			addresses = append(addresses, net.JoinHostPort(in.IP, "80"))

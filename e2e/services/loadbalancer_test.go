@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/portico-ingress/portico/e2e/cluster"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // balanced is a LoadBalancer Service; more is what its spec has besides.
@@ -42,7 +43,7 @@ func TestLoadBalancer(t *testing.T) {
 	event(t, "Service", ns, "web", "Announced", ip)
 
 	patch(t, ns, "web", `{"spec":{"externalTrafficPolicy":"Local"}}`)
-	waitFor(t, 10*time.Second, "the client's own address arrives", func(ctx context.Context) string {
+	suite.Wait(t, 10*time.Second, "the client's own address arrives", func(ctx context.Context) string {
 		a, err := ask(ctx, httpFrom(cluster.ClientHost, time.Second, false), ip+":80")
 		if err != nil || !strings.HasPrefix(a.RemoteAddr, up.ClientIP().String()+":") {
 			return a.RemoteAddr + text(err)
@@ -56,7 +57,7 @@ func TestLoadBalancer(t *testing.T) {
 	if err := client.CoreV1().Services(ns).Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, 10*time.Second, "the Service is gone, and its finalizer with it", func(ctx context.Context) string {
+	suite.Wait(t, 10*time.Second, "the Service is gone, and its finalizer with it", func(ctx context.Context) string {
 		if _, err := client.CoreV1().Services(ns).Get(ctx, "web", metav1.GetOptions{}); err == nil {
 			return "still there"
 		}
@@ -165,7 +166,7 @@ spec:
 	if got := strings.Join(a.Headers["X-Forwarded-For"], ","); got != up.ClientIP().String() {
 		t.Errorf("X-Forwarded-For is %q, want %s", got, up.ClientIP())
 	}
-	waitFor(t, 20*time.Second, "the Ingress has the address", func(ctx context.Context) string {
+	suite.Wait(t, 20*time.Second, "the Ingress has the address", func(ctx context.Context) string {
 		in, err := client.NetworkingV1().Ingresses(ns).Get(ctx, "web", metav1.GetOptions{})
 		if err != nil {
 			return err.Error()

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/portico-ingress/portico/e2e/cluster"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // outage is how long the API server is away: watches end, and are asked for again several times.
@@ -37,7 +38,7 @@ func TestAPIServerAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	stopped := time.Now()
-	waitFor(t, 3*outage, "the end of the outage", func(context.Context) string {
+	suite.Wait(t, 3*outage, "the end of the outage", func(context.Context) string {
 		if left := outage - time.Since(stopped); left > 0 {
 			return left.String() + " left"
 		}
@@ -75,7 +76,7 @@ endpoints: [{addresses: [%s]}]
 func waitAnswerOf(t *testing.T, at, pod string) time.Duration {
 	t.Helper()
 	answered := false
-	return waitFor(t, 30*time.Second, at+" is answered by "+pod, func(ctx context.Context) string {
+	return suite.Wait(t, 30*time.Second, at+" is answered by "+pod, func(ctx context.Context) string {
 		a, err := ask(ctx, httpFrom("node1", 2*time.Second, false), at)
 		if err != nil && answered {
 			t.Errorf("%s: %v", at, err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/portico-ingress/portico/e2e/cluster"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // With externalTrafficPolicy Local a NodePort answers where an endpoint is, to the client's own
@@ -26,14 +27,14 @@ func testLocalNodePort(t *testing.T) {
 	if a := answers(t, at("node2", port)); a.Pod != "two" || !strings.HasPrefix(a.RemoteAddr, up.ClientIP().String()+":") {
 		t.Errorf("answer of %s, which saw %s", a.Pod, a.RemoteAddr)
 	}
-	waitFor(t, 10*time.Second, "node1 is silent", func(ctx context.Context) string {
+	suite.Wait(t, 10*time.Second, "node1 is silent", func(ctx context.Context) string {
 		if _, err := ask(ctx, httpFrom(cluster.ClientHost, 300*time.Millisecond, false), at("node1", port)); err == nil {
 			return "it answers"
 		}
 		return ""
 	})
 	for node, want := range map[string]struct{ status, local int }{"node1": {503, 0}, "node2": {200, 1}} {
-		waitFor(t, 10*time.Second, "health of "+node, func(ctx context.Context) string {
+		suite.Wait(t, 10*time.Second, "health of "+node, func(ctx context.Context) string {
 			status, weight, body, err := askHealth(ctx, at(node, health))
 			if err != nil {
 				return err.Error()
@@ -116,7 +117,7 @@ func testAffinityTimeout(t *testing.T) {
 // waitEndpoints waits for so many endpoints, which come one after the other.
 func waitEndpoints(t *testing.T, namespace string, want int) {
 	t.Helper()
-	waitFor(t, 10*time.Second, fmt.Sprintf("%d endpoints", want), func(ctx context.Context) string {
+	suite.Wait(t, 10*time.Second, fmt.Sprintf("%d endpoints", want), func(ctx context.Context) string {
 		out, err := up.Kubectl(ctx, "get", "endpointslices", "-n", namespace, "-o", "jsonpath={.items[*].endpoints[*].addresses[0]}")
 		if len(strings.Fields(out)) != want {
 			return out + text(err)

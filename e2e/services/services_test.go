@@ -5,17 +5,13 @@ package services
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
-	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +21,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/portico-ingress/portico/e2e/cluster"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 const (
@@ -33,8 +30,6 @@ const (
 	installFolder = "testdata/install"
 	// own is the namespace of svcproxy.
 	own = "portico-svcproxy"
-	// keepEnv leaves the cluster up.
-	keepEnv = "PORTICO_E2E_KEEP"
 )
 
 // The one cluster all tests share, and a client of its administrator's.
@@ -44,55 +39,14 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	// Tests wait for the cluster more than they compute.
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = f.Value.Set("8")
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	code, err := run(ctx, m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e/services:", err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func run(ctx context.Context, m *testing.M) (code int, err error) {
-	cfg := cluster.Config{Name: "services", WithoutKubeProxy: true, Log: os.Stderr}
-	keep := os.Getenv(keepEnv) != ""
-	if up, err = cluster.Open(ctx, cfg); err != nil {
-		if up, err = cluster.Up(ctx, cfg); err != nil {
-			return 1, err
-		}
-	} else {
-		keep = true
-	}
-	if !keep {
-		defer func() {
-			if downErr := up.Down(context.WithoutCancel(ctx)); err == nil {
-				err = downErr
-			}
-		}()
-	}
-	if client, err = up.Client(); err != nil {
-		return 1, err
-	}
-	g, installing := errgroup.WithContext(ctx)
-	g.Go(func() error { return install(installing) })
-	g.Go(func() error { return installDNS(installing) })
-	if err := g.Wait(); err != nil {
-		return 1, err
-	}
-	done := make(chan int, 1)
-	go func() { done <- m.Run() }()
-	select {
-	case code = <-done:
-	case <-ctx.Done():
-		return 1, fmt.Errorf("interrupted")
-	}
-	return code, nil
+	cfg := cluster.Config{Name: "services", WithoutKubeProxy: true}
+	suite.Main(m, cfg, func(ctx context.Context, c *cluster.Cluster, admin kubernetes.Interface) error {
+		up, client = c, admin
+		g, installing := errgroup.WithContext(ctx)
+		g.Go(func() error { return install(installing) })
+		g.Go(func() error { return installDNS(installing) })
+		return g.Wait()
+	})
 }
 
 // pool is all addresses of the segment that are free.
@@ -141,60 +95,18 @@ func install(ctx context.Context) error {
 	return err
 }
 
-func waitFor(t *testing.T, deadline time.Duration, what string, cond func(context.Context) string) time.Duration {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	start := time.Now()
-	for last := ""; ; {
-		missing := cond(ctx)
-		if missing == "" {
-			return time.Since(start)
-		}
-		if ctx.Err() == nil || last == "" {
-			last = missing
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("not within %s: %s; last: %s", deadline, what, last)
-		case <-tick.C:
-		}
-	}
-}
-
 // newNamespace makes a namespace that goes with the test. If the test fails, what svcproxy says is shown.
 func newNamespace(t *testing.T) string {
 	t.Helper()
-	prefix := strings.ToLower(regexp.MustCompile("[^A-Za-z0-9]+").ReplaceAllString(strings.TrimPrefix(t.Name(), "Test"), "-"))
-	ns, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: prefix[:min(len(prefix), 40)] + "-"},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { endNamespace(t, ns.Name) })
-	waitFor(t, 20*time.Second, "namespace "+ns.Name, func(ctx context.Context) string {
-		_, err := client.CoreV1().ServiceAccounts(ns.Name).Get(ctx, "default", metav1.GetOptions{})
-		return text(err)
-	})
-	return ns.Name
-}
-
-func endNamespace(t *testing.T, name string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if t.Failed() {
+	return suite.NewNamespace(t, client, nil, func(ctx context.Context, name string) {
+		if !t.Failed() {
+			return
+		}
 		all, _ := up.Kubectl(ctx, "get", "pods,services,endpointslices", "-n", name, "-o", "wide")
 		events, _ := up.Kubectl(ctx, "get", "events", "-n", name)
 		logs, _ := up.Kubectl(ctx, "logs", "-n", own, "-l", "app.kubernetes.io/name=portico-svcproxy", "--tail=15", "--prefix")
 		t.Logf("left behind:\n%s\n%s\n%s", all, events, logs)
-	}
-	if err := client.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
-		t.Error(err)
-	}
+	})
 }
 
 func text(err error) string {
@@ -240,7 +152,7 @@ func startPods(t *testing.T, namespace string) {
 func ready(t *testing.T, namespace string, pods ...string) {
 	t.Helper()
 	for _, pod := range pods {
-		waitFor(t, time.Minute, "Pod "+pod, func(ctx context.Context) string {
+		suite.Wait(t, time.Minute, "Pod "+pod, func(ctx context.Context) string {
 			p, err := client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
 			if err != nil {
 				return err.Error()
@@ -323,7 +235,7 @@ func askPacket(ctx context.Context, host, address string) (pod, from string, err
 func vip(t *testing.T, namespace, name string) string {
 	t.Helper()
 	var ip string
-	took := waitFor(t, 20*time.Second, "an address for "+name, func(context.Context) string {
+	took := suite.Wait(t, 20*time.Second, "an address for "+name, func(context.Context) string {
 		for _, in := range service(t, namespace, name).Status.LoadBalancer.Ingress {
 			ip = in.IP
 			return ""
@@ -338,7 +250,7 @@ func vip(t *testing.T, namespace, name string) string {
 func answers(t *testing.T, address string) answer {
 	t.Helper()
 	var a answer
-	took := waitFor(t, 20*time.Second, address+" answers", func(ctx context.Context) string {
+	took := suite.Wait(t, 20*time.Second, address+" answers", func(ctx context.Context) string {
 		var err error
 		a, err = ask(ctx, httpFrom(cluster.ClientHost, time.Second, false), address)
 		return text(err)
@@ -380,7 +292,7 @@ func owners(ctx context.Context) (map[string]string, error) {
 // event waits for an Event on an object, whose text contains note.
 func event(t *testing.T, kind, namespace, name, reason, note string) {
 	t.Helper()
-	waitFor(t, 20*time.Second, fmt.Sprintf("Event %s on %s %s", reason, kind, name), func(ctx context.Context) string {
+	suite.Wait(t, 20*time.Second, fmt.Sprintf("Event %s on %s %s", reason, kind, name), func(ctx context.Context) string {
 		list, err := client.EventsV1().Events(namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err.Error()

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/portico-ingress/portico/e2e/cluster"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // kill -9 of svcproxy: connections go on, and new ones are made while it is away.
@@ -32,7 +33,7 @@ func TestKillLosesNothing(t *testing.T) {
 		if err := up.KillContainer(t.Context(), own, pod, "svcproxy"); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, 60*time.Second, pod+" has been started again", func(ctx context.Context) string {
+		suite.Wait(t, 60*time.Second, pod+" has been started again", func(ctx context.Context) string {
 			p, err := client.CoreV1().Pods(own).Get(ctx, pod, metav1.GetOptions{})
 			if err != nil {
 				return err.Error()
@@ -74,7 +75,7 @@ endpoints: [{addresses: [%s]}]
 `, ip["one"]))
 	at := service(t, ns, "web").Spec.ClusterIP + ":80"
 	c := httpFrom("node1", 2*time.Second, false)
-	waitFor(t, 10*time.Second, "the Service answers", func(ctx context.Context) string {
+	suite.Wait(t, 10*time.Second, "the Service answers", func(ctx context.Context) string {
 		_, err := ask(ctx, c, at)
 		return text(err)
 	})

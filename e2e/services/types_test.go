@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/portico-ingress/portico/e2e/cluster"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // Without kube-proxy, nothing but svcproxy leads to the API server's Service. Portico is a Pod,
@@ -109,7 +110,7 @@ func testClusterIPAndNodePort(t *testing.T) {
 func both(t *testing.T, what string, ask func(context.Context) (pod string, err error)) {
 	t.Helper()
 	seen := map[string]bool{}
-	waitFor(t, 20*time.Second, what, func(ctx context.Context) string {
+	suite.Wait(t, 20*time.Second, what, func(ctx context.Context) string {
 		pod, err := ask(ctx)
 		if err != nil && len(seen) > 0 {
 			t.Errorf("%s: %v", what, err)
@@ -146,7 +147,7 @@ func testRefusedWithoutEndpoints(t *testing.T) {
 	ns := newNamespace(t)
 	apply(t, ns, nodePortService)
 	s := service(t, ns, "web")
-	waitFor(t, 10*time.Second, "refused", func(ctx context.Context) string {
+	suite.Wait(t, 10*time.Second, "refused", func(ctx context.Context) string {
 		conn, err := up.Dial(ctx, "node1", "tcp", s.Spec.ClusterIP+":80")
 		if err == nil {
 			_ = conn.Close()

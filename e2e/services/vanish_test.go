@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/portico-ingress/portico/e2e/cluster"
+	"github.com/portico-ingress/portico/e2e/suite"
 )
 
 // A node that announces an address loses its power. It is the last test: the node comes back, but
@@ -39,7 +40,7 @@ func TestNodeDies(t *testing.T) {
 	}
 	start := time.Now()
 	c := httpFrom(cluster.ClientHost, 200*time.Millisecond, false)
-	waitFor(t, 30*time.Second, lost+" answers again", func(ctx context.Context) string {
+	suite.Wait(t, 30*time.Second, lost+" answers again", func(ctx context.Context) string {
 		_, err := ask(ctx, c, lost+":80")
 		return text(err)
 	})
@@ -47,7 +48,7 @@ func TestNodeDies(t *testing.T) {
 	if err := up.StartNode(t.Context(), "node1"); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, 2*time.Minute, "svcproxy of node1 is ready again", func(ctx context.Context) string {
+	suite.Wait(t, 2*time.Minute, "svcproxy of node1 is ready again", func(ctx context.Context) string {
 		out, err := up.Kubectl(ctx, "get", "daemonset", "portico-svcproxy", "-n", own, "-o", "jsonpath={.status.numberReady}")
 		if out != "2" {
 			return out + text(err)
