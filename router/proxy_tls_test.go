@@ -22,13 +22,15 @@ import (
 )
 
 // testCertificate is for h.test, signed by itself.
-var testCertificate = sync.OnceValue(func() tls.Certificate {
+var testCertificate = sync.OnceValue(func() tls.Certificate { return certificateFor("h.test") })
+
+func certificateFor(names ...string) tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "h.test"}, DNSNames: []string{"h.test"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -40,7 +42,7 @@ var testCertificate = sync.OnceValue(func() tls.Certificate {
 		panic(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-})
+}
 
 func (s setup) withTLS(on bool) setup {
 	if on {
