@@ -30,6 +30,7 @@ type Controller struct {
 	log   *zap.Logger
 	state atomic.Pointer[State]
 	ran   atomic.Bool
+	asked chan question
 
 	// What follows belongs to the goroutine of Run.
 	compiler *compiler
@@ -89,7 +90,7 @@ func (s *State) Problems() []manifests.Problem {
 
 // New returns a Controller that does nothing until Run.
 func New(cfg Config) *Controller {
-	c := &Controller{cfg: cfg, log: cfg.log(), wait: retryFirst}
+	c := &Controller{cfg: cfg, log: cfg.log(), wait: retryFirst, asked: make(chan question)}
 	c.state.Store(&State{})
 	return c
 }
@@ -130,6 +131,8 @@ func (c *Controller) Run(ctx context.Context) error {
 			return nil
 		case <-c.cfg.Store.Changed():
 			c.take()
+		case q := <-c.asked:
+			q.answer <- c.explain(q)
 		case <-timer.C:
 			c.again()
 		}

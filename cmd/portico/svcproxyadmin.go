@@ -38,6 +38,7 @@ func svcproxyAPI(c *svcproxy.Controller, store *manifests.Store, m *svcproxyMetr
 		}
 		writeJSON(w, http.StatusOK, problemsView{Problems: list(problems)})
 	})
+	r.Get("/api/v1/explain", explainHandler(c))
 	return r
 }
 
