@@ -15,7 +15,7 @@ type Comparison struct {
 	// Plane is "userspace", or "" for the kernel.
 	Plane    string `json:"plane,omitempty"`
 	Compared bool   `json:"compared"`
-	Agrees   bool `json:"agrees"`
+	Agrees   bool   `json:"agrees"`
 	// Text is "agrees", that it does not, or why it was not asked.
 	Text string `json:"text"`
 	// Differences are what the kernel would do otherwise.
