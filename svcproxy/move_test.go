@@ -41,7 +41,8 @@ func TestMain(m *testing.M) {
 }
 
 // announcerConfig is what such a process is told when it starts. Afterwards each line that it
-// reads is the names of the nodes that are labelled to announce nothing.
+// reads is the name of a node that is labelled to announce nothing, if there is one, or with a "+" of the
+// only one that has endpoints.
 type announcerConfig struct {
 	Node, Record string
 	VIP          netip.Addr
@@ -70,23 +71,22 @@ func runAnnouncer(text string) error {
 	go func() {
 		defer stop() // as a node that is stopped in order
 		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-			a.Set(c.desired(strings.Fields(in.Text())))
+			a.Set(c.desired(in.Text()))
 		}
 	}()
 	return a.Run(ctx)
 }
 
-func (c *announcerConfig) desired(excluded []string) announce.Desired {
+func (c *announcerConfig) desired(line string) announce.Desired {
+	only, restricted := strings.CutPrefix(line, "+")
 	d := announce.Desired{Addresses: map[string]netip.Addr{}, NextHops: c.Nodes}
 	claim := announce.Claim{Key: c.VIP, Local: c.Local}
 	for name, addrs := range c.Nodes {
-		n := announce.Node{Name: name}
-		for _, x := range excluded {
-			n.Excluded = n.Excluded || x == name
-		}
-		d.Nodes = append(d.Nodes, n)
+		d.Nodes = append(d.Nodes, announce.Node{Name: name, Excluded: name == line})
 		d.Addresses[name] = addrs[0]
-		claim.Serving = append(claim.Serving, name)
+		if !restricted || name == only {
+			claim.Serving = append(claim.Serving, name)
+		}
 	}
 	d.Claims = map[netip.Addr]announce.Claim{c.VIP: claim}
 	return d
@@ -197,15 +197,27 @@ func (m *moving) start(t *testing.T, i int, c announcerConfig) {
 // moveTo labels the other node, and waits until the client sends to this one.
 func (m *moving) moveTo(t *testing.T, i int) {
 	t.Helper()
-	m.label(t, m.Nodes[1-i].Name)
+	m.tell(t, m.Nodes[1-i].Name)
 	m.arrives(t, i)
 }
 
-// label excludes a node, and no others, from announcing.
-func (m *moving) label(t *testing.T, node string) {
+// moveEndpoint replaces the only endpoint by one on another node, as an update of a Deployment does: the old one
+// ends when the new one is ready.
+func (m *moving) moveEndpoint(t *testing.T, i int) {
+	t.Helper()
+	m.putEndpoints(t, fmt.Sprintf("web 8080 pod%d-0,terminating pod%d-0", 1-i, i))
+	m.sync(t)
+	m.tell(t, "+"+m.Nodes[i].Name)
+	m.arrives(t, i)
+	m.putEndpoints(t, fmt.Sprintf("web 8080 pod%d-0", i))
+	m.sync(t)
+}
+
+// tell says a line to both announcers.
+func (m *moving) tell(t *testing.T, line string) {
 	t.Helper()
 	for _, in := range m.stdin {
-		if _, err := fmt.Fprintln(in, node); err != nil {
+		if _, err := fmt.Fprintln(in, line); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -298,13 +310,25 @@ func TestPlannedMove(t *testing.T) {
 				t.Parallel()
 				m := newMoving(t, ipv6, local)
 				m.moveTo(t, 0)
-				testMoves(t, m)
+				testMoves(t, m, m.moveTo)
 			})
 		}
 	}
 }
 
-func testMoves(t *testing.T, m *moving) {
+// The same where the only endpoint moves and the policy is Local, so that the address has to follow it.
+func TestMoveWithEndpoint(t *testing.T) {
+	for _, ipv6 := range []bool{false, true} {
+		t.Run(familyName(ipv6), func(t *testing.T) {
+			t.Parallel()
+			m := newMoving(t, ipv6, true)
+			m.moveEndpoint(t, 0)
+			testMoves(t, m, m.moveEndpoint)
+		})
+	}
+}
+
+func testMoves(t *testing.T, m *moving, move func(*testing.T, int)) {
 	t.Helper()
 	var k talkers
 	ctx, stop := context.WithCancel(t.Context())
@@ -318,7 +342,7 @@ func testMoves(t *testing.T, m *moving) {
 			k.all.Go(func() { k.keepTalking(ctx, busy, 20*time.Millisecond) })
 			quiet = append(quiet, m.open(t))
 		}
-		m.moveTo(t, 1-i%2)
+		move(t, 1-i%2)
 	}
 	took := time.Since(began)
 	lost := 0
@@ -341,7 +365,7 @@ func testMoves(t *testing.T, m *moving) {
 // A node whose program is stopped in order, as in an update, serves its connections on.
 func TestStoppedInOrder(t *testing.T) {
 	m := newMoving(t, false, true)
-	m.label(t, "")
+	m.tell(t, "")
 	first, _ := announce.Claim{Key: m.vip.Addr()}.Owner([]announce.Node{{Name: "node0", Alive: true}, {Name: "node1", Alive: true}})
 	owner := map[string]int{"node0": 0, "node1": 1}[first]
 	m.arrives(t, owner)
