@@ -30,6 +30,7 @@ type Controller struct {
 	log   *zap.Logger
 	state atomic.Pointer[State]
 	ran   atomic.Bool
+	asked chan question
 
 	// What follows belongs to the goroutine of Run.
 	compiler *compiler
@@ -91,7 +92,7 @@ func (s *State) Problems() []manifests.Problem {
 
 // New returns a Controller that does nothing until Run.
 func New(cfg Config) *Controller {
-	c := &Controller{cfg: cfg, log: cfg.log(), wait: retryFirst}
+	c := &Controller{cfg: cfg, log: cfg.log(), wait: retryFirst, asked: make(chan question)}
 	c.state.Store(&State{})
 	return c
 }
@@ -137,6 +138,8 @@ func (c *Controller) Run(ctx context.Context) error {
 			return nil
 		case <-c.cfg.Store.Changed():
 			c.take()
+		case q := <-c.asked:
+			q.answer <- c.explain(q)
 		case <-timer.C:
 			c.letGo()
 			c.again()

@@ -52,7 +52,7 @@ type Explanation struct {
 	Endpoints []ExplainedEndpoint `json:"endpoints,omitempty"`
 	// Notes say what else a user may want to know: why there is no endpoint, and what to do.
 	Notes []string `json:"notes,omitempty"`
-	// Kernel is what the kernel says to it.
+	// Kernel is what the data plane says to it: the kernel, or this program in userspace.
 	Kernel Comparison `json:"kernel"`
 
 	fate nft.Fate
@@ -76,6 +76,8 @@ type Explainer struct {
 	// Pods gives the Pods of a namespace; they are asked for only to say why a Service has no
 	// endpoint. Nil means those of the objects.
 	Pods func(namespace string) ([]*corev1.Pod, error)
+	// Userspace: the data plane is Relay, whose connections to endpoints are this node's own.
+	Userspace bool
 
 	network   Network
 	node      *nft.Node

@@ -12,8 +12,10 @@ import (
 
 // Comparison is what the kernel says to an Explanation. The zero value: it was not asked.
 type Comparison struct {
-	Compared bool `json:"compared"`
-	Agrees   bool `json:"agrees"`
+	// Plane is "userspace", or "" for the kernel.
+	Plane    string `json:"plane,omitempty"`
+	Compared bool   `json:"compared"`
+	Agrees   bool   `json:"agrees"`
 	// Text is "agrees", that it does not, or why it was not asked.
 	Text string `json:"text"`
 	// Differences are what the kernel would do otherwise.
@@ -24,24 +26,24 @@ type Comparison struct {
 	Elements []string `json:"elements,omitempty"`
 }
 
-// Compare follows the packet of an Explanation through what the kernel has, and writes into it
-// whether that comes to the same.
-func (x *Explainer) Compare(e *Explanation, s *nft.Snapshot) {
-	e.Kernel = Comparison{Compared: true, Text: "agrees"}
+// Compare follows the packet of an Explanation through what is live, and writes into it whether that
+// comes to the same.
+func (x *Explainer) Compare(e *Explanation, live Live) {
+	e.Kernel = Comparison{Compared: true, Agrees: true, Text: "agrees"}
 	k := &e.Kernel
-	if s.Table == "" {
-		k.Differences = []string{"it has no table of Portico's: portico svcproxy has not run in this network namespace, or somebody has removed it"}
-	} else {
-		k.compare(x, e, s)
+	help := "a running portico svcproxy repairs it"
+	if x.Userspace {
+		k.Plane, help = "userspace", "/api/v1/problems has what this host cannot serve"
 	}
-	if k.Agrees = len(k.Differences) == 0; !k.Agrees {
-		k.Text = "differs from what the objects say; a running portico svcproxy repairs it"
+	k.compare(x, e, live)
+	if len(k.Differences) > 0 {
+		k.Agrees, k.Text = false, "differs from what the objects say; "+help
 	}
 }
 
-func (k *Comparison) compare(x *Explainer, e *Explanation, s *nft.Snapshot) {
+func (k *Comparison) compare(x *Explainer, e *Explanation, live Live) {
 	p := e.Packet
-	got := s.Trace(nft.Packet{
+	got := live.Trace(nft.Packet{
 		Protocol: protocolNumber(p.Protocol), From: p.From, To: p.To, FromNode: x.own(p.From), ToNode: x.own(p.To.Addr()),
 	})
 	want := e.fate
@@ -49,8 +51,8 @@ func (k *Comparison) compare(x *Explainer, e *Explanation, s *nft.Snapshot) {
 	if got.Remembered.IsValid() {
 		k.Remembered = got.Remembered.String()
 	}
-	if s.Foreign != "" {
-		k.differ("the rules of table inet %s are not what they should be: %s", s.Table, s.Foreign)
+	if damage := live.Damage(); damage != "" {
+		k.differ("%s", damage)
 	}
 	for _, m := range got.Missing {
 		k.differ("missing: %s", m)
@@ -69,7 +71,7 @@ func (k *Comparison) compare(x *Explainer, e *Explanation, s *nft.Snapshot) {
 	if got.Masqueraded != want.Masqueraded {
 		k.differ("it would masquerade: %v, wanted: %v; if --cluster-cidr is not what portico svcproxy runs with, give the same", got.Masqueraded, want.Masqueraded)
 	}
-	if !slices.Equal(got.Hairpins, want.Hairpins) {
+	if !x.Userspace && !slices.Equal(got.Hairpins, want.Hairpins) {
 		k.differ("it would masquerade on the way back to the client itself: %v, wanted: %v", got.Hairpins, want.Hairpins)
 	}
 	if got.Affinity != want.Affinity {

@@ -41,7 +41,7 @@ type explaining struct {
 }
 
 func (x *Explainer) answersNodePorts(a netip.Addr) bool {
-	return x.own(a) && !a.IsLoopback() && within(x.node.NodePorts, a)
+	return x.own(a) && (x.Userspace || !a.IsLoopback()) && within(x.node.NodePorts, a)
 }
 
 func (e *explaining) found() {
@@ -182,6 +182,9 @@ func (e *explaining) forward() {
 // masquerade follows the table in README.md.
 func (e *explaining) masquerade() (bool, string) {
 	from := e.Packet.From
+	if e.Userspace {
+		return true, "yes: in userspace, each connection to an endpoint is this node's own"
+	}
 	if e.at.external() {
 		switch who := e.shortCircuit(); {
 		case !e.at.Local:

@@ -1,6 +1,7 @@
 package svcproxy
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -31,7 +32,7 @@ func (e *Explanation) Write(w io.Writer) error {
 	for _, n := range e.Notes {
 		line("note", n)
 	}
-	line("kernel", e.Kernel.Text)
+	line(cmp.Or(e.Kernel.Plane, "kernel"), e.Kernel.Text)
 	for _, d := range e.Kernel.Differences {
 		line("", "- "+d)
 	}

@@ -24,6 +24,15 @@ func (k Kernel) Apply(u Update) error {
 // Problems are none: what the kernel does not take is an error of Apply.
 func (Kernel) Problems() []manifests.Problem { return nil }
 
+// Look reads the tables in the network namespace of the calling thread.
+func (Kernel) Look() (Live, error) {
+	s, err := nft.Look()
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 // kernelService is a Port in the terms of the kernel's data plane.
 func kernelService(p *Port) *nft.Service {
 	s := &nft.Service{

@@ -4,10 +4,10 @@ import (
 	"context"
 
 	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/svcproxy/nft"
 )
 
-// Plane makes a desired state true, in the terms of this package. There are two: Kernel and Relay. What
-// is live is read back from each in its own words: nft.Plane.Counters, relay.Plane.Counters and Trace.
+// Plane makes a desired state true, in the terms of this package. There are two: Kernel and Relay.
 type Plane interface {
 	// Apply makes changes live, all or, after an error, later.
 	Apply(u Update) error
@@ -17,6 +17,16 @@ type Plane interface {
 	Run(ctx context.Context)
 	// Problems are what this host cannot serve, now.
 	Problems() []manifests.Problem
+	// Look reads back what is live, and changes nothing.
+	Look() (Live, error)
+}
+
+// Live is what a data plane has at one moment, whoever put it there.
+type Live interface {
+	// Damage says why it is not what this program makes, or is "".
+	Damage() string
+	// Trace follows the first packet of a connection through it.
+	Trace(p nft.Packet) nft.Fate
 }
 
 // Update is what Apply makes live at once.

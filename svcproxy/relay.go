@@ -2,6 +2,7 @@ package svcproxy
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/svcproxy/nft"
 	"github.com/portico-ingress/portico/svcproxy/relay"
 )
 
@@ -84,6 +86,34 @@ func relayKind(f *Frontend) relay.Kind {
 		return relay.Local
 	}
 	return relay.Cluster
+}
+
+// Look gives what listens.
+func (r *Relay) Look() (Live, error) { return relayLive{r.Plane}, nil }
+
+// relayLive is a relay.Plane in the words of the kernel's data plane.
+type relayLive struct{ *relay.Plane }
+
+// Damage is none: what this process has, nobody else changes.
+func (relayLive) Damage() string { return "" }
+
+// Trace says Pass where nobody of ours listens: then the host answers, or refuses.
+func (l relayLive) Trace(p nft.Packet) nft.Fate {
+	t := l.Plane.Trace(p.Protocol, p.From, p.To)
+	if t.Service == "" {
+		return nft.Fate{Verdict: nft.Pass}
+	}
+	fate := nft.Fate{Met: []string{fmt.Sprintf("%v of %s: %s", t.Frontend, t.Service, t.Outcome)}}
+	switch t.Outcome {
+	case relay.Forwarded:
+		fate.Verdict, fate.Endpoints, fate.Masqueraded = nft.Translate, slices.SortedFunc(slices.Values(t.Endpoints), netip.AddrPort.Compare), true
+		fate.Affinity, fate.Remembered = t.Affinity, t.Stays
+	case relay.Refused:
+		fate.Verdict = nft.Refuse
+	default:
+		fate.Verdict = nft.Discard
+	}
+	return fate
 }
 
 // Problems are the frontends that cannot be served on this host, each with what would help.

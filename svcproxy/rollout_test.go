@@ -123,7 +123,7 @@ func TestRollingUpdate(t *testing.T) {
 				if got := talk(t, tcp); got != stays {
 					t.Errorf("after %q an established connection is answered by %s, not %s", s, got, stays)
 				}
-				moves(t, udp, s)
+				flowMoves(t, udp, s)
 			}
 			t.Logf("%d connections made", stop())
 		})
@@ -159,8 +159,8 @@ func talk(t *testing.T, c net.Conn) string {
 	}
 }
 
-// moves waits until packets of a flow go to one of the ready endpoints of a step, if there are any.
-func moves(t *testing.T, udp net.Conn, step []string) {
+// flowMoves waits until packets of a flow go to one of the ready endpoints of a step, if there are any.
+func flowMoves(t *testing.T, udp net.Conn, step []string) {
 	t.Helper()
 	var ready []string
 	for word := range strings.FieldsSeq(addresses.Replace(strings.Join(step, " "))) {

@@ -38,7 +38,7 @@ func newExplainCommand() *cobra.Command {
 }
 
 func newExplainPacketCommand() *cobra.Command {
-	flags := &explainFlags{admin: "127.0.0.1:10256", output: oneOf{value: "text", words: []string{"text", "json"}}}
+	flags := &explainFlags{output: oneOf{value: "text", words: []string{"text", "json"}}}
 	cmd := &cobra.Command{
 		Use:   "packet SRC DST:PORT/PROTO",
 		Short: "Say what portico svcproxy does with the first packet of a connection, and why",
@@ -47,7 +47,8 @@ rules count, which endpoints it may go to, and why not to the others. SRC is an 
 an address or a Service (namespace/name), PROTO is TCP, UDP or SCTP.
 
 It reads the same objects as portico svcproxy, and Pods where a Service has no endpoint. As root on the node itself, in its
-network, it also compares with what the kernel has. It changes nothing.
+network, it also compares with what the kernel has. With --admin the portico svcproxy of the node says it itself, and compares
+with its data plane, whichever that is. It changes nothing.
 
 The exit code is 0 if the packet is delivered to a Service's endpoint and the kernel, if it was asked, agrees; 1 if not;
 2 if the question cannot be understood.`,
@@ -79,8 +80,8 @@ The exit code is 0 if the packet is delivered to a Service's endpoint and the ke
 // to be done with packets.
 type explainFlags struct {
 	manifests, kubeconfig, nodeName string
+	admin                           string
 	clusterCIDR, nodePortAddresses  prefixes
-	admin                           address
 	output                          oneOf
 
 	changed func(name string) bool
@@ -91,10 +92,10 @@ func (f *explainFlags) register(s *pflag.FlagSet) {
 	f.changed = s.Changed
 	s.StringVar(&f.manifests, "manifests", "", "the objects of the Kubernetes YAML in this `folder`, without a cluster")
 	s.StringVar(&f.kubeconfig, "kubeconfig", "", "the cluster that this `file` names (default: the one it runs in)")
+	s.StringVar(&f.admin, "admin", "", "the portico svcproxy that runs at this `URL` (http://HOST:PORT of its --admin): it answers itself, with its own options")
 	s.StringVar(&f.nodeName, "node-name", "", "`name` of the node that the packet comes to (default: that of the Pod SRC, $NODE_NAME, or the host name)")
 	s.Var(&f.clusterCIDR, "cluster-cidr", "where the Pods of the cluster are: the same as portico svcproxy has")
 	s.Var(&f.nodePortAddresses, "nodeport-addresses", "the node's addresses that answer NodePorts: the same as portico svcproxy has")
-	s.Var(&f.admin, "admin", "where portico svcproxy listens on this node: it is asked which endpoints it skips; empty: not at all")
 	s.VarP(&f.output, "output", "o", "how to say it")
 }
 
@@ -102,12 +103,24 @@ func (f *explainFlags) validate() error {
 	if f.changed("manifests") && f.changed("kubeconfig") {
 		return usagef("--manifests and --kubeconfig: give one of them")
 	}
+	for _, other := range []string{"manifests", "kubeconfig", "node-name", "cluster-cidr", "nodeport-addresses"} {
+		if f.changed("admin") && f.changed(other) {
+			return usagef("--admin and --%s: the process that runs has its own", other)
+		}
+	}
 	files := serveFlags{manifests: f.manifests, kubeconfig: f.kubeconfig, changed: f.changed}
 	return files.validateFiles()
 }
 
 // runExplain answers one question.
 func runExplain(ctx context.Context, flags *explainFlags, a asked, stdout io.Writer) error {
+	if flags.admin != "" {
+		e, err := explainLive(ctx, flags.admin, a)
+		if err != nil {
+			return err
+		}
+		return writeExplanation(stdout, flags.output.value, e)
+	}
 	src, err := newExplainSource(flags)
 	if err != nil {
 		return err
@@ -147,7 +160,7 @@ func runExplain(ctx context.Context, flags *explainFlags, a asked, stdout io.Wri
 	x.Pods = func(namespace string) ([]*corev1.Pod, error) { return src.pods(ctx, namespace) }
 	var unasked error
 	if onNode {
-		unasked = askOutliers(ctx, x, flags.admin, node)
+		unasked = askOutliers(ctx, x, node)
 	}
 	e := x.Explain(packet)
 	for _, p := range change.Problems {

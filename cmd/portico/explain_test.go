@@ -136,6 +136,8 @@ spec: {containers: [{name: c, image: i}]}
 		{"10.0.0.1 [fd00::2]:80/TCP", "are of different IP families"},
 		{"10.0.0.1 10.0.0.2:80/TCP", "give --kubeconfig FILE or --manifests DIR"},
 		{"10.0.0.1 10.0.0.2:80/TCP --kubeconfig x" + with, "give one of them"},
+		{"10.0.0.1 10.0.0.2:80/TCP --admin http://127.0.0.1:9" + with, "--admin and --manifests: the process that runs has its own"},
+		{"default/a 10.0.0.2:80/TCP --admin http://127.0.0.1:9", "SRC and DST have to be addresses"},
 		{"10.0.0.1 10.0.0.2:80/TCP -o yaml" + with, "want one of text, json"},
 		{"10.0.0.1 default/none:80/TCP" + with, "there is no Service default/none"},
 		{"default/none 10.0.0.2:80/TCP" + with, "there is no Pod default/none"},

@@ -23,6 +23,7 @@ var importOrder = map[string][]string{
 	"svcproxy/relay":    {"svcproxy/netlab"},
 	"svcproxy/announce": {},
 	"svcproxy/outlier":  {},
+	"svcproxy/handover": {"svcproxy/netlab"},
 	"bench":             {},
 	"svcproxy/netlab":   {}, // of tests only
 
@@ -34,9 +35,9 @@ var importOrder = map[string][]string{
 	"ingress":            {"router", "router/engine", "router/filter", "certs", "manifests", "ingress/annotation"},
 	"svcproxy/addresses": {"manifests"},
 	"svcproxy/balancer":  {"manifests", "svcproxy/addresses", "svcproxy/announce"},
-	"svcproxy":           {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/outlier", "svcproxy/addresses", "svcproxy/netlab"},
+	"svcproxy":           {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/handover", "svcproxy/outlier", "svcproxy/addresses", "svcproxy/netlab"},
 
-	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft", "svcproxy/relay", "svcproxy/outlier", "svcproxy/addresses", "svcproxy/balancer", "svcproxy/netlab"},
+	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft", "svcproxy/relay", "svcproxy/handover", "svcproxy/outlier", "svcproxy/addresses", "svcproxy/balancer", "svcproxy/netlab"},
 }
 
 // withoutKubernetes are the packages that a request goes through.

@@ -25,6 +25,7 @@ import (
 	"github.com/portico-ingress/portico/svcproxy"
 	"github.com/portico-ingress/portico/svcproxy/addresses"
 	"github.com/portico-ingress/portico/svcproxy/balancer"
+	"github.com/portico-ingress/portico/svcproxy/handover"
 	"github.com/portico-ingress/portico/svcproxy/nft"
 )
 
@@ -62,7 +63,12 @@ func newSvcproxyCleanupCommand() *cobra.Command {
 				return err
 			}
 			defer plane.Close()
-			return errors.Join(plane.Cleanup(), svcproxy.ReleasePorts(svcproxy.PortRange(ports)))
+			moves, err := handover.New()
+			if err != nil {
+				return err
+			}
+			defer moves.Close()
+			return errors.Join(plane.Cleanup(), moves.Remove(), svcproxy.ReleasePorts(svcproxy.PortRange(ports)))
 		},
 	}
 	cmd.Flags().Var(&ports, "nodeport-range", "the NodePorts that were reserved")
@@ -94,7 +100,7 @@ func newSvcproxyFlags() *svcproxyFlags {
 	return &svcproxyFlags{
 		mode:          oneOf{value: "auto", words: []string{"auto", "nftables", "relay"}},
 		nodePortRange: portRange(defaultNodePorts),
-		admin:         "127.0.0.1:10256",
+		admin:         defaultAdmin,
 		endpointHold:  time.Second,
 
 		endpointMetrics: defaultEndpointMetrics, maxEjectionPercent: defaultMaxEjectionPercent,
@@ -263,7 +269,7 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 		metrics.registry.MustRegister(newConnectionCounter(plane.kernel, controller.State), newReasonCollector(plane.kernel, controller.State))
 	}
 	plane.watch.register(metrics.registry, observer, controller.State)
-	balance, err := newBalance(src.balancer, controller, observer)
+	balance, err := newBalance(src.balancer, plane, controller, observer)
 	if err != nil {
 		return err
 	}
@@ -291,11 +297,14 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 }
 
 // newBalance gives what makes LoadBalancer Services work: nothing without a cluster.
-func newBalance(cfg *balancer.Config, controller *svcproxy.Controller, observer *svcproxy.Observer) (func(context.Context) error, error) {
+func newBalance(cfg *balancer.Config, plane *dataPlane, controller *svcproxy.Controller, observer *svcproxy.Observer) (func(context.Context) error, error) {
 	if cfg == nil {
 		return func(context.Context) error { return nil }, nil
 	}
 	cfg.Problems = controller.Problems
+	if plane.handover != nil {
+		cfg.Handover = plane.handover
+	}
 	b, err := balancer.New(*cfg)
 	if err != nil {
 		return nil, err

@@ -39,6 +39,7 @@ func svcproxyAPI(flags *svcproxyFlags, c *svcproxy.Controller, store *manifests.
 		}
 		writeJSON(w, http.StatusOK, problemsView{Problems: list(problems)})
 	})
+	r.Get("/api/v1/explain", explainHandler(c))
 	return r
 }
 

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/portico-ingress/portico/svcproxy"
+	"github.com/portico-ingress/portico/svcproxy/handover"
 	"github.com/portico-ingress/portico/svcproxy/nft"
 	"github.com/portico-ingress/portico/svcproxy/relay"
 )
@@ -17,21 +18,25 @@ type dataPlane struct {
 	kernel *nft.Plane
 	relay  *relay.Plane
 	watch  *watch
+	// handover goes with kernel.
+	handover *handover.Table
 }
 
 func (d *dataPlane) close() {
 	d.watch.close()
 	if d.kernel != nil {
 		d.kernel.Close()
+		d.handover.Close()
 	}
 }
 
 // plane makes the one that --mode says. auto is the kernel's if it takes the table, and says why if not.
 func (f *svcproxyFlags) plane(log *zap.Logger) (*dataPlane, error) {
 	if f.mode.value != "relay" {
-		kernel, err := newKernelPlane(log)
+		d, err := newKernelPlane(log)
 		if err == nil {
-			return &dataPlane{Plane: svcproxy.Kernel{Plane: kernel}, kernel: kernel, watch: f.watch(log)}, nil
+			d.watch = f.watch(log)
+			return d, nil
 		}
 		if f.mode.value == "nftables" {
 			return nil, fmt.Errorf("--mode nftables: %w", err)
@@ -50,7 +55,7 @@ func (f *svcproxyFlags) plane(log *zap.Logger) (*dataPlane, error) {
 	return &dataPlane{Plane: svcproxy.NewRelay(userspace), relay: userspace, watch: watch}, nil
 }
 
-func newKernelPlane(log *zap.Logger) (*nft.Plane, error) {
+func newKernelPlane(log *zap.Logger) (*dataPlane, error) {
 	p, err := nft.New(nft.Config{Log: log.Named("nft")})
 	if err != nil {
 		return nil, err
@@ -59,7 +64,12 @@ func newKernelPlane(log *zap.Logger) (*nft.Plane, error) {
 		p.Close()
 		return nil, fmt.Errorf("nft: %w", err)
 	}
-	return p, nil
+	moves, err := handover.New()
+	if err != nil {
+		p.Close()
+		return nil, err
+	}
+	return &dataPlane{Plane: svcproxy.Kernel{Plane: p}, kernel: p, handover: moves}, nil
 }
 
 // rules are those of all Services. The owner of a folder may use what listens on loopback.

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/portico-ingress/portico/svcproxy"
 )
 
 // portico svcproxy --manifests works for somebody who is not root, by --mode relay and by auto: a
@@ -92,6 +94,18 @@ endpoints: [{addresses: [127.0.0.1]}]
 	if err := json.Unmarshal([]byte(body), &problems); err != nil || len(problems.Problems) != 1 ||
 		!strings.Contains(problems.Problems[0].Text, "ClusterIP 192.0.2.1:80/TCP is not served in userspace: is not an address of this host") {
 		t.Errorf("problems: %s, %v", body, err)
+	}
+	for to, want := range map[string]string{
+		fmt.Sprintf("127.0.0.1:%d/TCP", nodePort): "true",
+		"192.0.2.1:80/TCP":                        "false", // as the problem says
+	} {
+		var said, stderr bytes.Buffer
+		code := run(ctx, []string{"explain", "packet", "127.0.0.1", to, "--admin", fmt.Sprintf("http://127.0.0.1:%d/", admin), "-o", "json"}, &said, &stderr)
+		var e svcproxy.Explanation
+		if err := json.Unmarshal(said.Bytes(), &e); err != nil || e.Service != "default/web" || e.Verdict != svcproxy.Delivered ||
+			e.Kernel.Plane != "userspace" || fmt.Sprint(e.Kernel.Agrees) != want || (code == exitOK) != e.Kernel.Agrees {
+			t.Errorf("explain packet to %s: %d %s%s", to, code, said.String(), stderr.String())
+		}
 	}
 	if body, _ = fetchPatiently(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", admin)); !strings.Contains(body,
 		fmt.Sprintf(`portico_svcproxy_relay_connections_total{frontend="*:%d",port="default/web:/TCP/IPv4"} 1`, nodePort)) {

@@ -266,6 +266,7 @@ func (a *Allocator) assign(svc *corev1.Service, r request, namespaceLabels map[s
 		field = "metadata.annotations[" + second(annotation(svc, annotationPool)) + "]"
 	}
 	if err == nil {
+		r.had = addressesOf(svc)
 		if d, ok := a.fromPools(pools, svc, r); ok {
 			return d
 		}
@@ -367,6 +368,10 @@ func (a *Allocator) requested(r request, pools []*Pool) (Decision, error) {
 // fromPools takes from the best pool that has all that the Service would like to have, and if
 // there is none, from the best that has what it needs.
 func (a *Allocator) fromPools(pools []*Pool, svc *corev1.Service, r request) (Decision, bool) {
+	// A Service that gets another family, or loses one, keeps the address of the other.
+	if i := slices.IndexFunc(pools, func(p *Pool) bool { return slices.ContainsFunc(r.had, p.contains) }); i > 0 {
+		pools = slices.Concat(pools[i:i+1], pools[:i], pools[i+1:])
+	}
 	wish := r
 	wish.both = r.v4 && r.v6
 	for _, r := range []request{wish, r} {
@@ -403,8 +408,23 @@ func order(svc *corev1.Service, r request) []bool {
 	}
 }
 
-// one is an address that is shared under the Service's key already, or a free one.
+// addressesOf are those that the status has.
+func addressesOf(svc *corev1.Service) (all []netip.Addr) {
+	for _, in := range svc.Status.LoadBalancer.Ingress {
+		if addr, err := netip.ParseAddr(in.IP); err == nil {
+			all = append(all, addr)
+		}
+	}
+	return all
+}
+
+// one is the address that the Service has, one that is shared under its key already, or a free one.
 func (a *Allocator) one(p *Pool, r request, v6 bool) (netip.Addr, bool) {
+	for _, addr := range r.had {
+		if addr.Is6() == v6 && p.contains(addr) && a.unavailable(addr, r) == nil {
+			return addr, true
+		}
+	}
 	if r.share.key != "" {
 		best := netip.Addr{}
 		for addr := range a.shared[r.share] {

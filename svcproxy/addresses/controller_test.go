@@ -189,3 +189,32 @@ func TestPoolsOfConfigMap(t *testing.T) {
 		t.Errorf("a misspelt field: %v", problems)
 	}
 }
+
+// What is wrong with a pool, an annotation or a port is an Event on that object, once, and says what to do.
+func TestProblemsAreEvents(t *testing.T) {
+	wrong, first, clash := lbService("wrong"), lbService("first"), lbService("second")
+	wrong.Annotations = map[string]string{"metallb.io/loadBalancerIPs": "192.0.2"}
+	for _, svc := range []*corev1.Service{first, clash} {
+		svc.Annotations = map[string]string{"metallb.io/allow-shared-ip": "k", "metallb.io/loadBalancerIPs": "192.0.2.1"}
+		svc.Spec.Ports = []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolTCP}}
+	}
+	k := newControllerCase(t, wrong, first, clash)
+	_, problems := NewPools([]IPAddressPool{{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "metallb", Name: "bad"}, Spec: IPAddressPoolSpec{Addresses: []string{"192.0.2.0/40"}},
+	}}, nil)
+	for range 2 {
+		if _, err := k.c.Sync(t.Context(), State{Services: k.services(), Pools: k.pools, PoolProblems: problems}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := k.events()
+	want := []string{
+		"Normal AddressAssigned first: Address 192.0.2.1",
+		`Warning BadPool bad: spec.addresses[0]: "192.0.2.0/40" is not a CIDR, as 192.0.2.0/24 is`,
+		"Warning NoAddress second: metadata.annotations[metallb.io/loadBalancerIPs]: port 80/TCP of 192.0.2.1 is that of Service default/first; take another port or another address",
+		`Warning NoAddress wrong: metadata.annotations[metallb.io/loadBalancerIPs]: "192.0.2" is not an IP address`,
+	}
+	if !slices.EqualFunc(got, want, strings.HasPrefix) {
+		t.Errorf("events\n%s", strings.Join(got, "\n"))
+	}
+}

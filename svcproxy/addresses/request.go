@@ -3,6 +3,7 @@ package addresses
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -42,6 +43,8 @@ type request struct {
 	v4, v6, both bool
 	share        shareKey
 	ports        []portKey
+	// had are the addresses that the Service has.
+	had []netip.Addr
 }
 
 // shareKey must be the same for Services that share an address.
@@ -90,8 +93,11 @@ func (r *request) readFamilies(svc *corev1.Service) {
 func (r *request) readIPs(svc *corev1.Service) error {
 	text, key := annotation(svc, annotationIPs)
 	r.field = "metadata.annotations[" + key + "]"
+	field := svc.Spec.LoadBalancerIP
 	if text == "" {
-		text, r.field = svc.Spec.LoadBalancerIP, "spec.loadBalancerIP"
+		text, r.field = field, "spec.loadBalancerIP"
+	} else if field != "" && !slices.ContainsFunc(strings.Split(text, ","), func(s string) bool { return strings.TrimSpace(s) == field }) {
+		return fmt.Errorf("%q is another wish than %q of spec.loadBalancerIP; leave the field, which is deprecated, empty", text, field)
 	}
 	if text == "" {
 		r.field = ""
@@ -110,6 +116,9 @@ func (r *request) readIPs(svc *corev1.Service) error {
 		}
 		seen[a.Is6()] = true
 		r.ips = append(r.ips, a)
+	}
+	if v6First := order(svc, *r)[0]; len(r.ips) == 2 && r.ips[0].Is6() != v6First {
+		slices.Reverse(r.ips)
 	}
 	if r.both && len(r.ips) == 1 {
 		return fmt.Errorf("%s is one address, and ipFamilyPolicy RequireDualStack wants one of each family; name both", r.ips[0])

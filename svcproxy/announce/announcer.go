@@ -42,6 +42,9 @@ type Config struct {
 	Store Store
 	// Interfaces are patterns as in ResponderConfig.
 	Interfaces []string
+	// Handover keeps connections alive when an address moves. Without it they are for the data plane to
+	// refuse.
+	Handover Handover
 	// Events is told what happens. It must not block.
 	Events func(Event)
 	Log    *zap.Logger
@@ -93,6 +96,8 @@ type Desired struct {
 	Nodes []Node
 	// Addresses has where the heartbeats of each node go to.
 	Addresses map[string]netip.Addr
+	// NextHops are the addresses of each node at which it takes packets of others, for Config.Handover.
+	NextHops map[string][]netip.Addr
 }
 
 // Announcer answers for the addresses that this node owns. Its Run does the work.
@@ -109,12 +114,16 @@ type Announcer struct {
 	fence *Fence
 
 	addresses map[string]netip.Addr
+	nextHops  map[string][]netip.Addr
+	handing   handing
 	holding   map[netip.Addr]Duty
 	// seen are addresses that some node has had.
 	seen map[netip.Addr]bool
 	// sets counts the calls of Set that were heeded; was is what holding was made from.
 	sets int
 	was  position
+	// waiting: an address is not answered for yet, because handing is not done.
+	waiting bool
 }
 
 type answer struct {
@@ -134,6 +143,7 @@ func New(cfg Config) (*Announcer, error) {
 		desired: make(chan Desired, 1), heard: make(chan beat, 256), answered: make(chan answer, 1),
 		fence:   NewFence(cfg.Node, binary.BigEndian.Uint64(run[:])|1),
 		holding: map[netip.Addr]Duty{}, seen: map[netip.Addr]bool{},
+		handing: handing{done: make(chan error, 1)},
 	}
 	if a.log == nil {
 		a.log = zap.NewNop()
@@ -222,6 +232,7 @@ func (a *Announcer) receive(ctx context.Context, conn *net.UDPConn) {
 func (a *Announcer) loop(ctx, working context.Context, conn *net.UDPConn) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
+	defer a.endHandOver()
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	var last, until time.Duration
@@ -234,13 +245,15 @@ func (a *Announcer) loop(ctx, working context.Context, conn *net.UDPConn) {
 			done, until = nil, boottime()+stopFor
 			a.locked(a.fence.Stop)
 		case d := <-a.desired:
-			a.addresses = d.Addresses
+			a.addresses, a.nextHops = d.Addresses, d.NextHops
 			a.sets++
 			a.locked(func() { a.fence.Set(d.Claims, d.Nodes) })
 		case b := <-a.heard:
 			a.locked(func() { answerNow = a.fence.Hear(b, boottime()) })
 		case r := <-a.answered:
 			a.locked(func() { a.take(r) })
+		case err := <-a.handing.done:
+			a.handedOver(err)
 		case <-tick.C:
 		}
 		now := boottime()
@@ -309,16 +322,23 @@ func (a *Announcer) update(now time.Duration) {
 		version: a.fence.version, undecided: a.fence.undecided != nil,
 		standing: a.fence.standing(now), desired: a.sets,
 	}
-	if is == a.was && len(a.fence.learned) == 0 {
+	handed := a.handOver(now, is != a.was)
+	if is == a.was && len(a.fence.learned) == 0 && !a.waiting {
 		return
 	}
 	a.turn(a.was.standing, is.standing)
 	a.was = is
 	next := map[netip.Addr]Duty{}
+	a.waiting = false
 	for addr, g := range a.fence.record.grants {
-		if g.holder == a.cfg.Node && a.fence.Holds(addr, now) {
-			next[addr] = a.duty(addr)
+		if g.holder != a.cfg.Node || !a.fence.Holds(addr, now) {
+			continue
 		}
+		if _, had := a.holding[addr]; !had && !handed {
+			a.waiting = true
+			continue
+		}
+		next[addr] = a.duty(addr)
 	}
 	for addr := range a.holding {
 		if _, still := next[addr]; !still {

@@ -503,7 +503,7 @@ func (c *change) acquire(addr netip.Addr) {
 	past := fence{Node: g.holder, Term: term, Voters: entry.Voters}
 	c.edit(func(r *record) {
 		r.nodes[g.holder] = nodeEntry{Term: term, Voters: entry.Voters}
-		r.grants[addr] = grant{holder: c.self, fences: c.fencesOf(g, past)}
+		r.grants[addr] = g.to(c.self, c.fencesOf(g, past))
 	})
 }
 
@@ -558,12 +558,12 @@ func (c *change) yield(addr netip.Addr, g grant) {
 			if was.owner == "" && len(kept) == 0 {
 				delete(r.grants, addr)
 			} else if was.owner != "" {
-				r.grants[addr] = grant{holder: was.owner, fences: kept}
+				r.grants[addr] = g.to(was.owner, kept)
 			}
 		})
 		return
 	}
 	if len(kept) < len(g.fences) {
-		c.edit(func(r *record) { r.grants[addr] = grant{holder: c.self, fences: kept} })
+		c.edit(func(r *record) { r.grants[addr] = grant{holder: c.self, fences: kept, past: g.past} })
 	}
 }

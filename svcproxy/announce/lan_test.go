@@ -102,8 +102,15 @@ func (l *lan) in(host string, f func() error) error {
 // poke makes the host resolve an address: it sends a datagram there.
 func (l *lan) poke(host, addr string) {
 	l.t.Helper()
+	l.pokeFrom(host, "", addr)
+}
+
+// pokeFrom does it from one of the host's addresses, which the others hear of.
+func (l *lan) pokeFrom(host, from, addr string) {
+	l.t.Helper()
 	err := l.in(host, func() error {
-		c, err := net.Dial("udp", net.JoinHostPort(addr, "9"))
+		d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}}
+		c, err := d.Dial("udp", net.JoinHostPort(addr, "9"))
 		if err != nil {
 			return err
 		}

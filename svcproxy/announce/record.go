@@ -33,6 +33,23 @@ type grant struct {
 	holder string
 	// fences are the nodes that the address was taken from, until it is certain that they have stopped.
 	fences []fence
+	// past are the nodes that had the address before, the latest first, none twice and not the
+	// holder: connections that one does not know may be known by the next.
+	past []string
+}
+
+// maxPast bounds past.
+const maxPast = 4
+
+// to gives the address to another node.
+func (g grant) to(holder string, fences []fence) grant {
+	past := []string{g.holder}
+	for _, p := range g.past {
+		if p != holder && p != g.holder && len(past) < maxPast {
+			past = append(past, p)
+		}
+	}
+	return grant{holder: holder, fences: fences, past: past}
 }
 
 // fence is a node that must be known to have stopped.
@@ -62,15 +79,17 @@ func (r record) clone() record {
 
 // The form in which a record is stored: addresses by holder, because there may be thousands.
 type storedRecord struct {
-	Epoch  uint64                  `json:"epoch"`
-	Nodes  map[string]nodeEntry    `json:"nodes,omitempty"`
-	Held   map[string][]netip.Addr `json:"held,omitempty"`
-	Fenced []fencedGrants          `json:"fenced,omitempty"`
+	Epoch uint64                  `json:"epoch"`
+	Nodes map[string]nodeEntry    `json:"nodes,omitempty"`
+	Held  map[string][]netip.Addr `json:"held,omitempty"`
+	// Fenced are those that were held by others before.
+	Fenced []fencedGrants `json:"fenced,omitempty"`
 }
 
 type fencedGrants struct {
 	Holder    string       `json:"holder"`
 	Fences    []fence      `json:"fences"`
+	Past      []string     `json:"past,omitempty"`
 	Addresses []netip.Addr `json:"addresses"`
 }
 
@@ -84,13 +103,13 @@ func (r record) marshal() ([]byte, error) {
 	groups := map[string]*fencedGrants{}
 	for _, addr := range slices.SortedFunc(maps.Keys(r.grants), netip.Addr.Compare) {
 		g := r.grants[addr]
-		if len(g.fences) == 0 {
+		if len(g.fences) == 0 && len(g.past) == 0 {
 			s.Held[g.holder] = append(s.Held[g.holder], addr)
 			continue
 		}
 		key := g.key()
 		if groups[key] == nil {
-			groups[key] = &fencedGrants{Holder: g.holder, Fences: g.fences}
+			groups[key] = &fencedGrants{Holder: g.holder, Fences: g.fences, Past: g.past}
 		}
 		groups[key].Addresses = append(groups[key].Addresses, addr)
 	}
@@ -106,7 +125,7 @@ func (r record) marshal() ([]byte, error) {
 
 func (g grant) key() string {
 	var b strings.Builder
-	b.WriteString(g.holder)
+	fmt.Fprintf(&b, "%s%q", g.holder, g.past)
 	for _, f := range g.fences {
 		fmt.Fprintf(&b, "|%s@%d%q", f.Node, f.Term, f.Voters)
 	}
@@ -132,7 +151,7 @@ func parseRecord(b []byte) (record, error) {
 	}
 	for _, f := range s.Fenced {
 		for _, a := range f.Addresses {
-			r.grants[a] = grant{holder: f.Holder, fences: f.Fences}
+			r.grants[a] = grant{holder: f.Holder, fences: f.Fences, past: f.Past}
 		}
 	}
 	return r, nil

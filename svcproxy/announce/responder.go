@@ -25,8 +25,10 @@ const (
 	probes     = 3
 	probeEvery = 100 * time.Millisecond
 	probeWait  = 200 * time.Millisecond
-	// probeAgain is when an address that somebody else has is asked for again.
-	probeAgain = 30 * time.Second
+	// probeAgain is when an address that somebody else has is asked for again, tellAgain when that is
+	// reported again.
+	probeAgain = 10 * time.Second
+	tellAgain  = 10 * time.Minute
 	// defendEvery bounds how often an address is defended (DEFEND_INTERVAL, RFC 5227 section
 	// 1.1), and how often the same conflict is reported.
 	defendEvery = 10 * time.Second
@@ -454,10 +456,11 @@ func (r *Responder) conflict(p *port, addr netip.Addr, from mac, spoke bool) {
 	if d == nil || spoke && !d.probing && now.Sub(d.gained) < lateAnswers {
 		return
 	}
+	pause := defendEvery
 	if d.probing {
-		d.step, d.next = 0, now.Add(probeAgain)
+		pause, d.step, d.next = tellAgain, 0, now.Add(probeAgain)
 	}
-	if !d.reported.IsZero() && now.Sub(d.reported) < defendEvery {
+	if !d.reported.IsZero() && now.Sub(d.reported) < pause {
 		return
 	}
 	d.reported = now

@@ -96,6 +96,84 @@ func TestConflictBeforeTheFirstAnnouncement(t *testing.T) {
 	l.resolves("client", "198.51.100.102", node1MAC)
 }
 
+// An address that another host has is announced once that host has given it up, and not before.
+func TestConflictEnds(t *testing.T) {
+	l := newLAN(t)
+	l.host("node1", 1)
+	l.host("squatter", 5)
+	l.host("client", 9)
+	l.ip("squatter", "addr add "+lanVIP4+"/24 dev eth0")
+	l.ip("squatter", "addr add "+lanVIP6+"/64 dev eth0 nodad")
+	n := l.node("node1", childConfig{Duties: duties(true, bothVIPs...)})
+	for range bothVIPs {
+		n.said("that an address is in conflict", func(e childEvent) bool {
+			if e.Announced.IsValid() {
+				t.Fatalf("announces %s, which another host has", e.Announced)
+			}
+			return e.Conflict != nil
+		})
+	}
+	l.ip("squatter", "addr del "+lanVIP4+"/24 dev eth0")
+	l.ip("squatter", "addr del "+lanVIP6+"/64 dev eth0")
+	for range bothVIPs {
+		n.said("that it announces an address, or is in conflict again", func(e childEvent) bool {
+			if e.Conflict != nil {
+				t.Errorf("told twice: %+v", e.Conflict)
+			}
+			return e.Announced.IsValid()
+		})
+	}
+	for _, vip := range bothVIPs {
+		l.resolves("client", vip, node1MAC)
+	}
+}
+
+// The kernel of a host that is given an address of ours by hand: IPv6 asks before it uses the address, and
+// does not; of IPv4 it is heard when it sends from there, and the address is defended.
+func TestConflictWithKernel(t *testing.T) {
+	l := newLAN(t)
+	l.host("node1", 1)
+	l.host("intruder", 5)
+	l.host("client", 9)
+	n := l.node("node1", childConfig{Duties: duties(true, bothVIPs...)})
+	for _, vip := range bothVIPs {
+		l.resolves("client", vip, node1MAC)
+	}
+	for range bothVIPs {
+		n.said("that it announces", func(e childEvent) bool { return e.Announced.IsValid() })
+	}
+	conflict := func(vip string) {
+		t.Helper()
+		e := n.said("that "+vip+" is in conflict", func(e childEvent) bool { return e.Conflict != nil })
+		if e.Conflict.Address.String() != vip || !e.Conflict.Announcing || e.Conflict.MAC.String() != "02:00:00:00:00:05" {
+			t.Errorf("got %+v", e.Conflict)
+		}
+	}
+	// Before it asks, it hears one of the announcements of the first seconds, and does not ask at all.
+	for asked := false; !asked; asked = len(n.says) > 0 {
+		l.ip("intruder", "addr replace "+lanVIP6+"/64 dev eth0")
+		eventually(t, func() (string, bool) {
+			addrs := l.ip("intruder", "-6 addr show dev eth0")
+			return "the intruder uses the address: " + addrs, strings.Contains(addrs, "dadfailed")
+		})
+		l.ip("intruder", "addr del "+lanVIP6+"/64 dev eth0")
+	}
+	conflict(lanVIP6)
+	l.ip("intruder", "addr add "+lanVIP4+"/24 dev eth0")
+	eventually(t, func() (string, bool) { // in the first second it could be the node that had the address before
+		l.ip("intruder", "neigh flush all")
+		l.pokeFrom("intruder", lanVIP4, "198.51.100.9")
+		return "the node does not say that " + lanVIP4 + " is in conflict", len(n.says) > 0
+	})
+	conflict(lanVIP4)
+	for _, vip := range bothVIPs {
+		eventually(t, func() (string, bool) {
+			got := l.neighbour("client", vip) // without a poke: the defence has come
+			return vip + " is at " + got, got == node1MAC
+		})
+	}
+}
+
 // A host that comes up with an address of ours is told that it is taken, and is reported.
 func TestConflictWhileAnnouncing(t *testing.T) {
 	l := newLAN(t)

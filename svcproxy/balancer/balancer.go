@@ -202,7 +202,7 @@ func (b *Balancer) announceOnce(ctx context.Context) error {
 	a, err := announce.New(announce.Config{
 		Node: b.cfg.Node, Listen: netip.AddrPortFrom(b.family(), HeartbeatPort), Key: key,
 		Store:      &announce.LeaseStore{Leases: b.cfg.Client.CoordinationV1().Leases(b.cfg.Namespace), Name: AnnounceLease, Identity: b.cfg.Node},
-		Interfaces: b.cfg.Interfaces, Events: b.happened, Log: b.log.Named("announce"),
+		Interfaces: b.cfg.Interfaces, Handover: b.cfg.Handover, Events: b.happened, Log: b.log.Named("announce"),
 	})
 	if err != nil {
 		return err
@@ -217,7 +217,7 @@ func (b *Balancer) announceOnce(ctx context.Context) error {
 // family is the unspecified address of the family in which the nodes talk to each other.
 func (b *Balancer) family() netip.Addr {
 	for _, n := range b.watch.settings().nodes {
-		if addr, ok := addressOf(n); ok && n.Name == b.cfg.Node && addr.Is6() {
+		if all := addressesOf(n); n.Name == b.cfg.Node && len(all) > 0 && all[0].Is6() {
 			return netip.IPv6Unspecified()
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/svcproxy/announce"
 )
 
 // Names of the objects in Config.Namespace.
@@ -44,6 +45,8 @@ type Config struct {
 	// Problems are those of Services that the data plane does not serve as they ask, for
 	// Events. It may be nil.
 	Problems func() []manifests.Problem
+	// Handover keeps connections alive when an address moves. It may be nil.
+	Handover announce.Handover
 	Log      *zap.Logger
 }
 

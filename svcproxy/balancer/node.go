@@ -33,20 +33,20 @@ func nodeOf(n *corev1.Node) announce.Node {
 	return node
 }
 
-// addressOf is where the heartbeats of a node go to: its first internal address.
-func addressOf(n *corev1.Node) (netip.Addr, bool) {
+// addressesOf are the internal addresses of a node. Its heartbeats go to the first.
+func addressesOf(n *corev1.Node) (all []netip.Addr) {
 	for _, a := range n.Status.Addresses {
 		if a.Type != corev1.NodeInternalIP {
 			continue
 		}
 		if addr, err := netip.ParseAddr(a.Address); err == nil {
-			return addr.Unmap(), true
+			all = append(all, addr.Unmap())
 		}
 	}
-	return netip.Addr{}, false
+	return all
 }
 
-// trimNode keeps what nodeOf, addressOf and selectors read. Most changes of a Node are of the
+// trimNode keeps what nodeOf, addressesOf and selectors read. Most changes of a Node are of the
 // time in its conditions: without that they look like none.
 func trimNode(obj any) (any, error) {
 	n, ok := obj.(*corev1.Node)

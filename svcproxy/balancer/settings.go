@@ -71,11 +71,11 @@ func (s *settings) advertised(p *pooled, name string) (addresses.Advertised, []m
 // desired is what the nodes are to announce, for which Services each address is, and what
 // keeps addresses from being announced.
 func (s *settings) desired(p *pooled, claims map[string]serviceClaim) (announce.Desired, map[netip.Addr][]corev1.ObjectReference, []manifests.Problem) {
-	d := announce.Desired{Claims: map[netip.Addr]announce.Claim{}, Addresses: map[string]netip.Addr{}}
+	d := announce.Desired{Claims: map[netip.Addr]announce.Claim{}, Addresses: map[string]netip.Addr{}, NextHops: map[string][]netip.Addr{}}
 	for _, n := range s.nodes {
-		if addr, ok := addressOf(n); ok {
+		if all := addressesOf(n); len(all) > 0 {
 			d.Nodes = append(d.Nodes, nodeOf(n))
-			d.Addresses[n.Name] = addr
+			d.Addresses[n.Name], d.NextHops[n.Name] = all[0], all
 		}
 	}
 	by := map[netip.Addr][]corev1.ObjectReference{}

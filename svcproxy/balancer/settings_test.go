@@ -167,8 +167,9 @@ func TestDesired(t *testing.T) {
 			if c.problem == "" != (len(problems) == 0) || c.problem != "" && !strings.Contains(problems[0].Text, c.problem) {
 				t.Errorf("problems %v, want %q", problems, c.problem)
 			}
-			if len(got.Nodes) != 2 || got.Addresses["b"] != netip.MustParseAddr("192.0.2.101") {
-				t.Errorf("nodes %v at %v", got.Nodes, got.Addresses)
+			b := netip.MustParseAddr("192.0.2.101")
+			if len(got.Nodes) != 2 || got.Addresses["b"] != b || !slices.Equal(got.NextHops["b"], []netip.Addr{b}) {
+				t.Errorf("nodes %v at %v, reached at %v", got.Nodes, got.Addresses, got.NextHops)
 			}
 		})
 	}

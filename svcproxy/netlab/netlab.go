@@ -256,3 +256,54 @@ func (h *Host) Route(t testing.TB, to, via string) {
 		t.Fatalf("%s: route to %s via %s: %v", h.Name, to, via, err)
 	}
 }
+
+// OnLink makes a range one of the LAN: its addresses are asked for there by ARP and NDP.
+func (h *Host) OnLink(t testing.TB, to string) {
+	t.Helper()
+	p := netip.MustParsePrefix(to)
+	dst := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+	link, err := h.links.LinkByName("eth0")
+	if err == nil {
+		err = h.links.RouteReplace(&netlink.Route{Dst: dst, LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK})
+	}
+	if err != nil {
+		t.Fatalf("%s: route to %s: %v", h.Name, to, err)
+	}
+}
+
+// Neighbour is the Ethernet address that the host has for another one's address, nil if it has none.
+func (h *Host) Neighbour(t testing.TB, addr netip.Addr) net.HardwareAddr {
+	t.Helper()
+	all, err := h.links.NeighList(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range all {
+		if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == addr {
+			return n.HardwareAddr
+		}
+	}
+	return nil
+}
+
+// MAC is the Ethernet address of the host's eth0.
+func (h *Host) MAC(t testing.TB) net.HardwareAddr {
+	t.Helper()
+	link, err := h.links.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link.Attrs().HardwareAddr
+}
+
+// Unplug takes the host off the LAN.
+func (h *Host) Unplug(t testing.TB) {
+	t.Helper()
+	link, err := h.links.LinkByName("eth0")
+	if err == nil {
+		err = h.links.LinkSetDown(link)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", h.Name, err)
+	}
+}

@@ -11,6 +11,17 @@ type Snapshot struct {
 	elements map[elementKey]string
 }
 
+// Damage says why this is not what a Plane makes, or is "".
+func (s *Snapshot) Damage() string {
+	switch {
+	case s.Table == "":
+		return "it has no table of Portico's: portico svcproxy has not run in this network namespace, or somebody has removed it"
+	case s.Foreign != "":
+		return fmt.Sprintf("the rules of table inet %s are not what they should be: %s", s.Table, s.Foreign)
+	}
+	return ""
+}
+
 // Look reads the kernel and changes nothing in it. It takes CAP_NET_ADMIN, and at 100,000
 // elements about a second.
 func Look() (*Snapshot, error) {

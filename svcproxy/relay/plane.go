@@ -455,6 +455,8 @@ type Trace struct {
 	// Endpoints are those that it may go to; Stays the one that affinity sends it to, if any.
 	Endpoints []netip.AddrPort
 	Stays     netip.AddrPort
+	// Affinity is how long a client stays; 0: not at all.
+	Affinity time.Duration
 }
 
 // Trace looks up what would become of a new connection, and does nothing.
@@ -494,7 +496,7 @@ func (f *frontend) answers(to netip.AddrPort, own []netip.Addr) bool {
 
 func (p *Plane) trace(e *entry, f Frontend, from netip.Addr) Trace {
 	r := &route{service: e.service, frontend: f, pods: p.node.Pods, own: p.own}
-	t := Trace{Service: e.service.Name, Frontend: f}
+	t := Trace{Service: e.service.Name, Frontend: f, Affinity: e.service.Affinity}
 	t.Endpoints, t.Outcome = r.decide(from)
 	if stays, ok := e.affinities.get(from, time.Now()); ok && slices.Contains(t.Endpoints, stays) {
 		t.Stays = stays

@@ -1,0 +1,264 @@
+// Package handover keeps TCP connections alive when a LoadBalancer address moves to another node.
+// Their state is in the connection tracking of the node that had the address; the one that has it
+// now passes their packets on, unchanged, and the old node goes on serving them. README.md has the
+// picture.
+package handover
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// TableName is that of both tables, one of family ip and one of ip6: the kernel has no way to pass
+// packets on in a table of both.
+const TableName = "portico-handover"
+
+// Table is the kernel's part: a few rules, and a map of addresses to nodes. It belongs to the network
+// namespace of the thread that called New.
+type Table struct {
+	mu    sync.Mutex
+	conn  *nftables.Conn
+	links *netlink.Handle
+	// have is what the kernel has; nil means that nobody knows.
+	have map[netip.Addr]netip.Addr
+	// moved are the maps of the families that have a table.
+	moved [2]*nftables.Set
+}
+
+// New opens a Table, and writes nothing. It takes CAP_NET_ADMIN.
+func New() (*Table, error) {
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return nil, fmt.Errorf("handover: %w", err)
+	}
+	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("handover: %w", err), conn.CloseLasting())
+	}
+	return &Table{conn: conn, links: links}, nil
+}
+
+// Close leaves in the kernel what is there.
+func (t *Table) Close() {
+	t.links.Close()
+	_ = t.conn.CloseLasting()
+}
+
+// Remove takes everything out of the kernel.
+func (t *Table) Remove() error { return t.Set(nil) }
+
+// Set says who knows the connections to an address that this node does not know: the node with an address
+// of the same IP family, or, the zero Addr, nobody, and they are reset. Addresses that are not in next are
+// left alone. A node that is not on a LAN of this one counts as nobody: a router on the way would send the
+// packets back. It is one transaction; after an error the kernel has what it had.
+func (t *Table) Set(next map[netip.Addr]netip.Addr) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	want := make(map[netip.Addr]netip.Addr, len(next))
+	near := map[netip.Addr]bool{{}: false}
+	for addr, to := range next {
+		ok, asked := near[to]
+		if !asked {
+			ok = t.onLink(to)
+			near[to] = ok
+		}
+		if !ok || to.Is4() != addr.Is4() {
+			to = unspecified(addr)
+		}
+		want[addr] = to
+	}
+	if t.have != nil && maps.Equal(want, t.have) {
+		return nil
+	}
+	if err := t.queue(want); err != nil {
+		return err
+	}
+	if err := t.conn.Flush(); err != nil {
+		t.have = nil
+		return fmt.Errorf("handover: nftables: %w", err)
+	}
+	t.have = want
+	return nil
+}
+
+// queue puts what is to be written on the way, an address at a time: what stays is never gone, not even
+// for a packet on which rules are at work while the kernel changes them.
+func (t *Table) queue(want map[netip.Addr]netip.Addr) error {
+	for i := range families {
+		f := &families[i]
+		if t.have == nil {
+			f.remove(t.conn)
+			t.moved[i] = nil
+		}
+		less, more := f.elements(t.have, want), f.elements(want, t.have)
+		switch {
+		case t.moved[i] != nil:
+			err := errors.Join(t.conn.SetDeleteElements(t.moved[i], less), t.conn.SetAddElements(t.moved[i], more))
+			if err != nil {
+				return fmt.Errorf("handover: %w", err)
+			}
+		case len(more) > 0:
+			var err error
+			if t.moved[i], err = f.make(t.conn, more); err != nil {
+				return fmt.Errorf("handover: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// onLink tells whether packets to a node go there without a router.
+func (t *Table) onLink(node netip.Addr) bool {
+	routes, err := t.links.RouteGet(net.IP(node.AsSlice()))
+	return err == nil && len(routes) == 1 && routes[0].Gw == nil && routes[0].Type == unix.RTN_UNICAST
+}
+
+func unspecified(like netip.Addr) netip.Addr {
+	if like.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
+// family is what differs between IPv4 and IPv6.
+type family struct {
+	table       nftables.TableFamily
+	address     nftables.SetDatatype
+	destination uint32 // offsets in the network header
+	ttl         uint32
+	length      uint32
+}
+
+var families = [2]family{
+	{nftables.TableFamilyIPv4, nftables.TypeIPAddr, 16, 8, 4},
+	{nftables.TableFamilyIPv6, nftables.TypeIP6Addr, 24, 7, 16},
+}
+
+// Registers: the address of a node is where dup looks for it.
+const (
+	word    = unix.NFT_REG_1
+	address = unix.NFT_REG_2
+)
+
+// beforeServices is the priority of the hook: after connection tracking (-200), and before Services are
+// decided (-110).
+const beforeServices = -120
+
+// elements are those of the family that a has and b has not.
+func (f *family) elements(a, b map[netip.Addr]netip.Addr) (all []nftables.SetElement) {
+	for addr, to := range a {
+		if addr.Is4() == (f.length == 4) && b[addr] != to {
+			all = append(all, nftables.SetElement{Key: addr.AsSlice(), Val: to.AsSlice()})
+		}
+	}
+	return all
+}
+
+// remove deletes the table, whether or not there is one.
+func (f *family) remove(c *nftables.Conn) {
+	c.DelTable(c.AddTable(&nftables.Table{Family: f.table, Name: TableName}))
+}
+
+// make makes the table, and gives its map.
+func (f *family) make(c *nftables.Conn, elements []nftables.SetElement) (*nftables.Set, error) {
+	table := c.AddTable(&nftables.Table{Family: f.table, Name: TableName})
+	moved := &nftables.Set{Table: table, Name: "moved", IsMap: true, KeyType: f.address, DataType: f.address}
+	if err := c.AddSet(moved, elements); err != nil {
+		return nil, err
+	}
+	strangers := c.AddChain(&nftables.Chain{Table: table, Name: "strangers"})
+	for _, rule := range f.strangers(moved) {
+		c.AddRule(&nftables.Rule{Table: table, Chain: strangers, Exprs: rule})
+	}
+	priority := nftables.ChainPriority(beforeServices)
+	entry := c.AddChain(&nftables.Chain{
+		Table: table, Name: "prerouting", Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPrerouting, Priority: &priority,
+	})
+	// A segment that begins no connection and belongs to none that is known.
+	c.AddRule(&nftables.Rule{Table: table, Chain: entry, Exprs: segments(expr.CtStateBitNEW, flagSYN|flagACK, expr.CmpOpNeq, flagSYN)})
+	// The end of one. Other segments of which connection tracking makes nothing may be stray ones of a
+	// connection that it does know: those are not for us.
+	c.AddRule(&nftables.Rule{Table: table, Chain: entry, Exprs: segments(expr.CtStateBitINVALID, flagFIN|flagRST, expr.CmpOpNeq, 0)})
+	return moved, nil
+}
+
+// Flags of a TCP header (RFC 9293 section 3.1), of which they are byte 13.
+const (
+	flagsAt = 13
+	flagFIN = 0x01
+	flagSYN = 0x02
+	flagRST = 0x04
+	flagACK = 0x10
+)
+
+func native(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
+
+// segments sends those of a state and with some flags to the chain "strangers".
+func segments(state uint32, mask byte, op expr.CmpOp, flags byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: word},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: word, Data: []byte{unix.IPPROTO_TCP}},
+		&expr.Ct{Key: expr.CtKeySTATE, Register: word},
+		&expr.Bitwise{SourceRegister: word, DestRegister: word, Len: 4, Mask: native(state), Xor: native(0)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: word, Data: native(0)},
+		&expr.Payload{DestRegister: word, Base: expr.PayloadBaseTransportHeader, Offset: flagsAt, Len: 1},
+		&expr.Bitwise{SourceRegister: word, DestRegister: word, Len: 1, Mask: []byte{mask}, Xor: []byte{0}},
+		&expr.Cmp{Op: op, Register: word, Data: []byte{flags}},
+		&expr.Verdict{Kind: expr.VerdictJump, Chain: "strangers"},
+	}
+}
+
+// node finds who knows connections to the packet's destination; an address that is not in moved ends the rule.
+func (f *family) node(moved *nftables.Set) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: address, Base: expr.PayloadBaseNetworkHeader, Offset: f.destination, Len: f.length},
+		&expr.Lookup{SetName: moved.Name, SetID: moved.ID, SourceRegister: address, DestRegister: address, IsDestRegSet: true},
+	}
+}
+
+// A packet that is passed on has this TTL at most, and one less with every node. Once it has been to as many
+// as there are in a ring (see announce.Fence.Past), nobody knows its connection. What is left takes it to its endpoint.
+const (
+	passedTTL = 32
+	spentTTL  = passedTTL - 5
+)
+
+// strangers are the rules for segments of connections that are not known here.
+func (f *family) strangers(moved *nftables.Set) [][]expr.Any {
+	reset := []expr.Any{&expr.Counter{}, &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
+	ttl := &expr.Payload{DestRegister: word, Base: expr.PayloadBaseNetworkHeader, Offset: f.ttl, Len: 1}
+	known := f.node(moved)
+	return [][]expr.Any{
+		// Nobody knows it: its client need not wait.
+		slices.Concat(known, []expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: address, Data: make([]byte, f.length)}}, reset),
+		slices.Concat(known, []expr.Any{ttl, &expr.Cmp{Op: expr.CmpOpLte, Register: word, Data: []byte{spentTTL}}}, reset),
+		slices.Concat(known, []expr.Any{
+			ttl, &expr.Cmp{Op: expr.CmpOpGt, Register: word, Data: []byte{passedTTL}},
+			&expr.Immediate{Register: word, Data: []byte{passedTTL}}, f.writeTTL(),
+		}),
+		// As it is, to the other node. What is sent is a copy, of which connection tracking takes no note.
+		slices.Concat(known, []expr.Any{&expr.Counter{}, &expr.Dup{RegAddr: address}, &expr.Verdict{Kind: expr.VerdictDrop}}),
+	}
+}
+
+func (f *family) writeTTL() expr.Any {
+	p := &expr.Payload{
+		OperationType: expr.PayloadWrite, SourceRegister: word, Base: expr.PayloadBaseNetworkHeader, Offset: f.ttl, Len: 1,
+	}
+	if f.length == 4 {
+		p.CsumType, p.CsumOffset = expr.CsumTypeInet, 10
+	}
+	return p
+}
