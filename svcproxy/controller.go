@@ -52,7 +52,9 @@ type State struct {
 	// Programming is how long the last change took from the Store until it was live.
 	Programming time.Duration
 	services    *iradix.Tree[*Service]
-	source      []manifests.Problem
+	// troubled are those of them that have Problems.
+	troubled *iradix.Tree[*Service]
+	source   []manifests.Problem
 }
 
 // failedLong is how long changes may fail before load balancers are told to send elsewhere.
@@ -65,11 +67,15 @@ func (s *State) Healthy() bool {
 
 // Services walks all Services by namespace and name.
 func (s *State) Services() iter.Seq[*Service] {
+	return walk(s.services)
+}
+
+func walk(t *iradix.Tree[*Service]) iter.Seq[*Service] {
 	return func(yield func(*Service) bool) {
-		if s.services == nil {
+		if t == nil {
 			return
 		}
-		it := s.services.Root().Iterator()
+		it := t.Root().Iterator()
 		for _, v, ok := it.Next(); ok; _, v, ok = it.Next() {
 			if !yield(v) {
 				return
@@ -78,10 +84,10 @@ func (s *State) Services() iter.Seq[*Service] {
 	}
 }
 
-// Problems are those of the source and of all Services.
+// Problems are those of the source and of all Services. They cost as much as there are of them.
 func (s *State) Problems() []manifests.Problem {
 	all := slices.Clone(s.source)
-	for v := range s.Services() {
+	for v := range walk(s.troubled) {
 		all = append(all, v.Problems...)
 	}
 	return all
@@ -202,7 +208,7 @@ func (c *Controller) again() {
 }
 
 func (c *Controller) finish(err error, problems []manifests.Problem, compile, write time.Duration) {
-	next := &State{Ready: c.state.Load().Ready || err == nil, Err: err, services: c.compiler.services, source: problems}
+	next := &State{Ready: c.state.Load().Ready || err == nil, Err: err, services: c.compiler.services, troubled: c.compiler.troubled, source: problems}
 	defer c.state.Store(next)
 	if err != nil {
 		if next.FailedSince = c.state.Load().FailedSince; next.FailedSince.IsZero() {
