@@ -27,7 +27,7 @@ type ClusterConfig struct {
 	// if the ClusterRole for them is missing.
 	Namespaces []string
 	// Node makes it a view for the proxy of Services on the node of that name: Services and
-	// EndpointSlices of all namespaces and that one Node, and nothing else. Metadata is not needed
+	// EndpointSlices of all namespaces, that one Node, ServiceCIDRs, and nothing else. Metadata is not needed
 	// then.
 	Node string
 	// Log may be nil.
@@ -193,7 +193,7 @@ func (r *clusterRun) resources() []resource {
 	c := r.config.Client
 	common := []resource{services(c), endpointSlices(c)}
 	if r.config.Node != "" {
-		return append(common, node(c, r.config.Node))
+		return append(common, node(c, r.config.Node), serviceCIDRs(c))
 	}
 	return append(common, ingresses(c), ingressClasses(c), namespaces(c))
 }

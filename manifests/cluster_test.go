@@ -106,7 +106,12 @@ func (a *api) watched(what ...string) {
 
 func (a *api) run(namespaces ...string) *Cluster {
 	a.t.Helper()
-	c := NewCluster(ClusterConfig{Client: a.typed, Metadata: a.names, Namespaces: namespaces})
+	return a.start(ClusterConfig{Client: a.typed, Metadata: a.names, Namespaces: namespaces})
+}
+
+func (a *api) start(config ClusterConfig) *Cluster {
+	a.t.Helper()
+	c := NewCluster(config)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx, a.store) }()
@@ -228,6 +233,31 @@ func TestCluster_MissingPermission(t *testing.T) {
 	eventually(t, a.store, "has the others", func(c Change) bool {
 		return len(c.Problems) == 0 && c.Objects.IngressClass("c") != nil
 	})
+}
+
+// Neither an API server that does not know ServiceCIDRs nor a missing permission keeps anything back.
+func TestCluster_NoServiceCIDRs(t *testing.T) {
+	unknown := apierrors.NewGenericServerResponse(404, "list", schema.GroupResource{Group: "networking.k8s.io", Resource: "servicecidrs"}, "", "the server could not find the requested resource", 0, true)
+	for name, err := range map[string]error{"": nil, "unknown": unknown, "forbidden": forbidden("servicecidrs")} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPI(t)
+			cidr := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/12"}}}
+			if err := a.typed.Tracker().Add(cidr); err != nil {
+				t.Fatal(err)
+			}
+			a.setRefused("list servicecidrs", err)
+			a.setRefused("watch servicecidrs", err)
+			a.start(ClusterConfig{Client: a.typed, Node: "n"})
+			want := map[bool]int{true: 1}[err == nil]
+			eventually(t, a.store, "the view is complete", func(c Change) bool {
+				got := 0
+				for s := range c.Objects.ServiceCIDRs() {
+					got += len(s.Spec.CIDRs)
+				}
+				return got == want
+			})
+		})
+	}
 }
 
 func TestCluster_Secrets(t *testing.T) {

@@ -24,6 +24,7 @@ var readKinds = map[schema.GroupKind]string{
 	{Group: "networking.k8s.io", Kind: KindIngress}:      "v1",
 	{Group: "networking.k8s.io", Kind: KindIngressClass}: "v1",
 	{Group: "discovery.k8s.io", Kind: KindEndpointSlice}: "v1",
+	{Group: "networking.k8s.io", Kind: KindServiceCIDR}:  "v1",
 	{Kind: KindService}:   "v1",
 	{Kind: KindSecret}:    "v1",
 	{Kind: KindConfigMap}: "v1",
@@ -241,7 +242,7 @@ func identify(obj metav1.Object, kind string) string {
 		return kind + " has no metadata.name and is not used"
 	case len(validation.IsDNS1123Subdomain(obj.GetName())) > 0:
 		return fmt.Sprintf("%s has the metadata.name %q, which Kubernetes does not allow, and is not used", kind, obj.GetName())
-	case kind == KindIngressClass || kind == KindNamespace || kind == KindNode:
+	case kind == KindIngressClass || kind == KindNamespace || kind == KindNode || kind == KindServiceCIDR:
 		obj.SetNamespace("")
 		return ""
 	}

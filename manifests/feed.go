@@ -59,7 +59,24 @@ func (f *feed) list(ctx context.Context, opts metav1.ListOptions) (runtime.Objec
 	if ctx.Err() == nil && f.access.report(f.question("list"), err) == denied && f.resource.optional {
 		f.synced() // empty, as far as may be seen
 	}
+	if apierrors.IsNotFound(err) && f.resource.optional {
+		f.synced()
+		f.rest(ctx)
+	}
 	return list, err
+}
+
+// absentAgain is how often an API server is asked for a kind that it did not know: it may be a newer
+// one by now.
+const absentAgain = 10 * time.Minute
+
+func (f *feed) rest(ctx context.Context) {
+	again := time.NewTimer(absentAgain)
+	defer again.Stop()
+	select {
+	case <-ctx.Done():
+	case <-again.C:
+	}
 }
 
 func (f *feed) watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {

@@ -24,13 +24,14 @@ type Objects struct {
 	ingresses  *iradix.Tree[*networkingv1.Ingress]
 	classes    *iradix.Tree[*networkingv1.IngressClass]
 	services   *iradix.Tree[*corev1.Service]
-	slices     *iradix.Tree[*discoveryv1.EndpointSlice] // by namespace/service/name
-	sliceOwner *iradix.Tree[string]                     // service of a slice, by namespace/name
+	slices     *iradix.Tree[packed] // by namespace/service/name
+	sliceOwner *iradix.Tree[string] // service of a slice, by namespace/name
 	secrets    *iradix.Tree[*corev1.Secret]
 	configMaps *iradix.Tree[*corev1.ConfigMap]
 	pods       *iradix.Tree[*corev1.Pod]
 	namespaces *iradix.Tree[*corev1.Namespace]
 	nodes      *iradix.Tree[*corev1.Node]
+	cidrs      *iradix.Tree[*networkingv1.ServiceCIDR]
 }
 
 func newObjects() *Objects {
@@ -38,13 +39,14 @@ func newObjects() *Objects {
 		ingresses:  iradix.New[*networkingv1.Ingress](),
 		classes:    iradix.New[*networkingv1.IngressClass](),
 		services:   iradix.New[*corev1.Service](),
-		slices:     iradix.New[*discoveryv1.EndpointSlice](),
+		slices:     iradix.New[packed](),
 		sliceOwner: iradix.New[string](),
 		secrets:    iradix.New[*corev1.Secret](),
 		configMaps: iradix.New[*corev1.ConfigMap](),
 		pods:       iradix.New[*corev1.Pod](),
 		namespaces: iradix.New[*corev1.Namespace](),
 		nodes:      iradix.New[*corev1.Node](),
+		cidrs:      iradix.New[*networkingv1.ServiceCIDR](),
 	}
 }
 
@@ -73,9 +75,9 @@ func (o *Objects) Service(namespace, name string) *corev1.Service {
 func (o *Objects) Services() iter.Seq[*corev1.Service] { return all(o.services, nil) }
 
 // EndpointSlices walks the EndpointSlices of one Service (by the label
-// kubernetes.io/service-name), of every address type.
+// kubernetes.io/service-name), of every address type. Each walk makes new objects.
 func (o *Objects) EndpointSlices(namespace, service string) iter.Seq[*discoveryv1.EndpointSlice] {
-	return all(o.slices, append(key(namespace, service), keySeparator))
+	return unpackAll(all(o.slices, append(key(namespace, service), keySeparator)))
 }
 
 // Secret returns the named Secret, or nil. Only Secrets that a served object names are
@@ -102,6 +104,9 @@ func (o *Objects) Namespace(name string) *corev1.Namespace { return get(o.namesp
 // for: see ClusterConfig.Node.
 func (o *Objects) Node(name string) *corev1.Node { return get(o.nodes, key("", name)) }
 
+// ServiceCIDRs walks all ServiceCIDRs. Of a cluster they are here with ClusterConfig.Node only.
+func (o *Objects) ServiceCIDRs() iter.Seq[*networkingv1.ServiceCIDR] { return all(o.cidrs, nil) }
+
 // lookup returns the object that ref names, an EndpointSlice by its own name, or nil.
 func (o *Objects) lookup(ref Ref) metav1.Object {
 	k := key(ref.Namespace, ref.Name)
@@ -114,7 +119,9 @@ func (o *Objects) lookup(ref Ref) metav1.Object {
 		return object(o.services, k)
 	case KindEndpointSlice:
 		service, _ := o.sliceOwner.Get(k)
-		return object(o.slices, sliceKey(ref.Namespace, service, ref.Name))
+		if p, ok := o.slices.Get(sliceKey(ref.Namespace, service, ref.Name)); ok {
+			return p.unpack()
+		}
 	case KindSecret:
 		return object(o.secrets, k)
 	case KindConfigMap:
@@ -125,6 +132,8 @@ func (o *Objects) lookup(ref Ref) metav1.Object {
 		return object(o.namespaces, k)
 	case KindNode:
 		return object(o.nodes, k)
+	case KindServiceCIDR:
+		return object(o.cidrs, k)
 	}
 	return nil
 }

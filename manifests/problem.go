@@ -17,6 +17,7 @@ const (
 	KindPod           = "Pod"
 	KindNamespace     = "Namespace"
 	KindNode          = "Node"
+	KindServiceCIDR   = "ServiceCIDR"
 	// KindFile is not a Kubernetes kind: it names a manifest file that could not be read.
 	KindFile = "File"
 	// KindAccess is not a Kubernetes kind: it names a resource (secrets, or

@@ -25,8 +25,8 @@ type resource struct {
 	example runtime.Object
 	list    func(ctx context.Context, namespace string, opts metav1.ListOptions) (runtime.Object, error)
 	watch   func(ctx context.Context, namespace string, opts metav1.ListOptions) (watch.Interface, error)
-	// optional: without permission there are none, as far as Portico knows. These are the
-	// cluster-scoped kinds, which a Role cannot grant.
+	// optional: without permission, or if the API server does not know the kind, there are none, as
+	// far as Portico knows. These are the cluster-scoped kinds, which a Role cannot grant.
 	optional bool
 }
 
@@ -71,6 +71,14 @@ func node(c kubernetes.Interface, name string) resource {
 	r := newResource(c, KindNode, "nodes", &corev1.Node{},
 		func(string) typed[*corev1.NodeList] { return c.CoreV1().Nodes() })
 	r.global, r.optional, r.fields = true, true, "metadata.name="+name
+	return r
+}
+
+// serviceCIDRs are where cluster IPs come from. Kubernetes has them since 1.33.
+func serviceCIDRs(c kubernetes.Interface) resource {
+	r := newResource(c, KindServiceCIDR, "servicecidrs.networking.k8s.io", &networkingv1.ServiceCIDR{},
+		func(string) typed[*networkingv1.ServiceCIDRList] { return c.NetworkingV1().ServiceCIDRs() })
+	r.global, r.optional = true, true
 	return r
 }
 

@@ -191,6 +191,8 @@ func (s *Store) put(obj metav1.Object) {
 		kind, o.namespaces = KindNamespace, insert(o.namespaces, k, v)
 	case *corev1.Node:
 		kind, o.nodes = KindNode, insert(o.nodes, k, v)
+	case *networkingv1.ServiceCIDR:
+		kind, o.cidrs = KindServiceCIDR, insert(o.cidrs, k, v)
 	default:
 		panic(fmt.Sprintf("manifests: Store.Put of %T", obj))
 	}
@@ -211,7 +213,7 @@ func (s *Store) putSlice(v *discoveryv1.EndpointSlice) {
 		return
 	}
 	s.objects.sliceOwner = insert(s.objects.sliceOwner, own, service)
-	s.objects.slices = insert(s.objects.slices, sliceKey(v.Namespace, service, v.Name), v)
+	s.objects.slices = insert(s.objects.slices, sliceKey(v.Namespace, service, v.Name), pack(v))
 	s.mark(Ref{Kind: KindEndpointSlice, Namespace: v.Namespace, Name: service})
 }
 
@@ -250,6 +252,8 @@ func (s *Store) remove(ref Ref) {
 		o.namespaces, _, had = o.namespaces.Delete(k)
 	case KindNode:
 		o.nodes, _, had = o.nodes.Delete(k)
+	case KindServiceCIDR:
+		o.cidrs, _, had = o.cidrs.Delete(k)
 	}
 	s.settle(ref)
 	if had {

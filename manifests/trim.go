@@ -33,6 +33,8 @@ func trim(obj any) metav1.Object {
 		return &corev1.Namespace{ObjectMeta: trimMetaLabels(&v.ObjectMeta)}
 	case *corev1.Node:
 		return trimNode(v)
+	case *networkingv1.ServiceCIDR:
+		return &networkingv1.ServiceCIDR{ObjectMeta: trimMeta(&v.ObjectMeta), Spec: v.Spec}
 	case *corev1.Pod:
 		return trimPod(v)
 	case *metav1.PartialObjectMetadata:
@@ -78,16 +80,24 @@ func trimIngress(v *networkingv1.Ingress) *networkingv1.Ingress {
 	}
 }
 
-// trimService keeps the whole spec, which is small and which L4 reads nearly all of, the labels,
-// one of which (service.kubernetes.io/service-proxy-name) says who serves it, and the finalizers,
-// one of which is the load balancer's.
+// serviceLabels are the labels of a Service that are read: who serves it.
+var serviceLabels = []string{"service.kubernetes.io/service-proxy-name"}
+
+// trimService keeps the whole spec, which is small and which L4 reads nearly all of, the labels
+// of a load balancer, because pools of addresses select by them, and the finalizers, one of which
+// is the load balancer's.
 func trimService(v *corev1.Service) *corev1.Service {
 	t := &corev1.Service{
-		ObjectMeta: trimMetaLabels(&v.ObjectMeta),
+		ObjectMeta: trimMeta(&v.ObjectMeta),
 		Spec:       v.Spec,
 		Status:     corev1.ServiceStatus{LoadBalancer: v.Status.LoadBalancer},
 	}
 	t.Finalizers = v.Finalizers
+	if v.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		t.Labels = internKeys(v.Labels)
+	} else {
+		t.Labels = only(v.Labels, serviceLabels)
+	}
 	return t
 }
 

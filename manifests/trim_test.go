@@ -15,7 +15,7 @@ func fullMeta() metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name: "x", Namespace: "a", UID: "u", ResourceVersion: "7", Generation: 3, CreationTimestamp: now, DeletionTimestamp: &now,
 		Annotations: map[string]string{corev1.LastAppliedConfigAnnotation: "{}", "keep": "me"},
-		Labels:      map[string]string{"l": "v", discoveryv1.LabelServiceName: "web"},
+		Labels:      map[string]string{"l": "v", discoveryv1.LabelServiceName: "web", "service.kubernetes.io/service-proxy-name": "p"},
 		Finalizers:  []string{"f"}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}},
 		OwnerReferences: []metav1.OwnerReference{{Name: "o"}}, GenerateName: "x-",
 	}
@@ -34,8 +34,8 @@ func TestTrim(t *testing.T) {
 	node := "n"
 	sliceMeta := trimmedMeta(map[string]string{discoveryv1.LabelServiceName: "web"})
 	sliceMeta.Annotations = nil
-	serviceMeta := trimmedMeta(all)
-	serviceMeta.Finalizers = []string{"f"}
+	serviceMeta, balancerMeta := trimmedMeta(map[string]string{"service.kubernetes.io/service-proxy-name": "p"}), trimmedMeta(all)
+	serviceMeta.Finalizers, balancerMeta.Finalizers = []string{"f"}, []string{"f"}
 	podMeta := trimmedMeta(all)
 	podMeta.Annotations = nil
 	for name, c := range map[string]struct{ in, want metav1.Object }{
@@ -46,6 +46,10 @@ func TestTrim(t *testing.T) {
 		"Service": {
 			&corev1.Service{ObjectMeta: fullMeta(), Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.2", HealthCheckNodePort: 5}, Status: corev1.ServiceStatus{LoadBalancer: lb, Conditions: []metav1.Condition{{}}}},
 			&corev1.Service{ObjectMeta: serviceMeta, Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.2", HealthCheckNodePort: 5}, Status: corev1.ServiceStatus{LoadBalancer: lb}},
+		},
+		"a load balancer": {
+			&corev1.Service{ObjectMeta: fullMeta(), Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer}},
+			&corev1.Service{ObjectMeta: balancerMeta, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer}},
 		},
 		"EndpointSlice": {
 			&discoveryv1.EndpointSlice{ObjectMeta: fullMeta(), AddressType: "IPv4", Endpoints: []discoveryv1.Endpoint{{

@@ -204,6 +204,10 @@ func TestLargeBodiesTakeLittleMemory(t *testing.T) {
 		}
 	})
 	f := startFront(t, b.addr)
+	little := uint64(8 << 20)
+	if raceEnabled {
+		little = 32 << 20 // pools forget on purpose then, and what they forget is garbage for a while
+	}
 	for _, path := range []string{"/spliced", "/chunked"} {
 		c := f.dial(t)
 		stop := highWater()
@@ -212,7 +216,7 @@ func TestLargeBodiesTakeLittleMemory(t *testing.T) {
 		if n != size || err != nil {
 			t.Errorf("%s: %d bytes, %v", path, n, err)
 		}
-		if used := stop(); used > 8<<20 {
+		if used := stop(); used > little {
 			t.Errorf("%s: %d KB of memory", path, used>>10)
 		}
 	}
@@ -228,7 +232,7 @@ func TestLargeBodiesTakeLittleMemory(t *testing.T) {
 	if got := resp.Header.Get("X-Got"); got != fmt.Sprint(size) {
 		t.Errorf("the backend got %s bytes", got)
 	}
-	if used := stop(); used > 8<<20 {
+	if used := stop(); used > little {
 		t.Errorf("upload: %d KB of memory", used>>10)
 	}
 }

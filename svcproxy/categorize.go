@@ -40,7 +40,7 @@ func categorize(all []Endpoint, need policies, at place) (usable bool) {
 	for i := range all {
 		e := &all[i]
 		fallback := !e.Ready && e.Serving && e.Terminating
-		e.Cluster = need.cluster && (e.Ready && e.hinted(mode, at) || !ready && fallback)
+		e.Cluster = need.cluster && (e.Ready && e.isFor(mode, at) || !ready && fallback)
 		e.ForLocal = need.local && e.Local && (e.Ready || !localReady && fallback)
 		if e.Why == "" {
 			e.Why = e.reason(need, mode, at)
@@ -57,9 +57,10 @@ func topologyOf(all []Endpoint, at place) topology {
 		if !e.Ready {
 			continue
 		}
-		nodes, zones = nodes && len(e.nodes) > 0, zones && len(e.zones) > 0
-		here = here || slices.Contains(e.nodes, at.node)
-		near = near || slices.Contains(e.zones, at.zone)
+		h := e.hinted()
+		nodes, zones = nodes && len(h.nodes) > 0, zones && len(h.zones) > 0
+		here = here || slices.Contains(h.nodes, at.node)
+		near = near || slices.Contains(h.zones, at.zone)
 	}
 	switch {
 	case nodes && here:
@@ -70,12 +71,20 @@ func topologyOf(all []Endpoint, at place) topology {
 	return anywhere
 }
 
-func (e *Endpoint) hinted(mode topology, at place) bool {
+func (e *Endpoint) hinted() hints {
+	if e.hints == nil {
+		return hints{}
+	}
+	return *e.hints
+}
+
+// isFor tells whether hints leave an endpoint to this place.
+func (e *Endpoint) isFor(mode topology, at place) bool {
 	switch mode {
 	case sameNode:
-		return slices.Contains(e.nodes, at.node)
+		return slices.Contains(e.hinted().nodes, at.node)
 	case sameZone:
-		return slices.Contains(e.zones, at.zone)
+		return slices.Contains(e.hinted().zones, at.zone)
 	default:
 		return true
 	}
@@ -95,7 +104,7 @@ func (e *Endpoint) reason(need policies, mode topology, at place) Reason {
 		return ReasonLocalBackup
 	case e.Ready && !need.cluster:
 		return ReasonElsewhere
-	case e.Ready && mode == sameNode && !e.hinted(mode, at):
+	case e.Ready && mode == sameNode && !e.isFor(mode, at):
 		return ReasonOtherNode
 	case e.Ready:
 		return ReasonOtherZone

@@ -29,9 +29,11 @@ func parseEndpoints(t *testing.T, text string) []Endpoint {
 			case "dead":
 				e.Ready, e.Serving, e.Terminating = false, false, true
 			case "zone":
-				e.zones = append(e.zones, value)
+				e.hints = withHints(e.hints)
+				e.hints.zones = append(e.hints.zones, value)
 			case "node":
-				e.nodes = append(e.nodes, value)
+				e.hints = withHints(e.hints)
+				e.hints.nodes = append(e.hints.nodes, value)
 			default:
 				t.Fatalf("endpoint %q", word)
 			}
@@ -39,6 +41,13 @@ func parseEndpoints(t *testing.T, text string) []Endpoint {
 		all = append(all, e)
 	}
 	return all
+}
+
+func withHints(h *hints) *hints {
+	if h == nil {
+		return &hints{}
+	}
+	return h
 }
 
 // The facts are those that kube-proxy's own tests assert.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -26,10 +27,16 @@ type compiler struct {
 	// writing and troubling are services and troubled while compile changes them: many changes in
 	// one transaction copy each part of a tree once.
 	writing, troubling *iradix.Txn[*Service]
+	// held are the Services that go on with endpoints that are not listed any more, and until when.
+	held map[string]time.Time
+	now  func() time.Time
 }
 
 func newCompiler(rules Rules) *compiler {
-	return &compiler{rules: rules, at: here{place: place{node: rules.NodeName}}, services: iradix.New[*Service](), troubled: iradix.New[*Service](), claims: claims{}}
+	return &compiler{
+		rules: rules, at: here{place: place{node: rules.NodeName}}, services: iradix.New[*Service](), troubled: iradix.New[*Service](),
+		claims: claims{}, held: map[string]time.Time{}, now: time.Now,
+	}
 }
 
 // Delta is what has changed of the desired state.
@@ -61,6 +68,7 @@ func (c *compiler) setPlace(at here) (d Delta) {
 	if c.at.place == at.place && slices.Equal(c.at.addresses, at.addresses) {
 		return d
 	}
+	at.failing = c.at.failing
 	c.at = at
 	if c.objects == nil {
 		return d
@@ -98,7 +106,11 @@ func (c *compiler) compileOne(key string, old *Service) []string {
 	namespace, name, _ := strings.Cut(key, "/")
 	var next *Service
 	if s := c.objects.Service(namespace, name); s != nil {
-		next = compile(&c.rules, &c.at, c.objects, s)
+		next = compile(&c.rules, &c.at, c.objects, s, past{old, c.now()})
+	}
+	delete(c.held, key)
+	if next != nil && !next.heldUntil.IsZero() {
+		c.held[key] = next.heldUntil
 	}
 	others := c.claims.replace(old, next)
 	if next == nil {
@@ -156,6 +168,10 @@ func (c *compiler) delta(before map[string]*Service) (d Delta) {
 		} else if before[key] != nil {
 			d.Gone = append(d.Gone, key)
 		}
+		if was := before[key]; was != nil && len(was.elsewhere) > 0 && (!ok || len(now.elsewhere) == 0) {
+			keys := elsewhereKeys(key)
+			d.Delete = append(d.Delete, keys[:]...)
+		}
 		for _, p := range portsOf(before[key]) {
 			if !slices.ContainsFunc(portsOf(now), func(n *Port) bool { return n.Key == p.Key }) {
 				d.Delete = append(d.Delete, p.Key)
@@ -170,6 +186,31 @@ func portsOf(s *Service) []*Port {
 		return nil
 	}
 	return s.Ports
+}
+
+// port finds a Port by its Key.
+func (c *compiler) port(key string) (*Service, *Port) {
+	service, _, _ := strings.Cut(key, ":")
+	s, _ := c.services.Get([]byte(service))
+	for _, p := range portsOf(s) {
+		if p.Key == key {
+			return s, p
+		}
+	}
+	return nil, nil
+}
+
+// frontend finds who serves an address and port; with no address a NodePort.
+func (c *compiler) frontend(k claimKey) (*Service, *Port, *Frontend) {
+	s, _ := c.services.Get([]byte(c.claims.owner(k)))
+	for _, p := range portsOf(s) {
+		for i := range p.Frontends {
+			if f := &p.Frontends[i]; p.claimKey(f) == k && f.ClaimedBy == "" {
+				return s, p, f
+			}
+		}
+	}
+	return nil, nil, nil
 }
 
 // protocolNumber is that of IP; 0 for what is none of the three.

@@ -20,6 +20,8 @@ type Config struct {
 	Plane Plane
 	Rules
 	Network
+	// Outliers skips endpoints that fail; nil: none.
+	Outliers *OutlierDetection
 	// Observe may be nil.
 	Observe *Observer
 	// Log may be nil.
@@ -36,6 +38,8 @@ type Observer struct {
 	Changed func(manifests.Change)
 	// HealthPortTaken is called when the healthCheckNodePort of a Service cannot be served.
 	HealthPortTaken func(service corev1.ObjectReference, port uint16, err error)
+	// Outlier is called when an endpoint is skipped because it fails, and when it is used again.
+	Outlier func(Outlier)
 	// Failed is called when the data plane refused a change, which is then tried again.
 	Failed func(err error)
 }
@@ -49,6 +53,10 @@ func (c *Config) Validate() error {
 		return errors.New("svcproxy: Config.Plane is not set")
 	case c.NodeName == "":
 		return errors.New("svcproxy: Config.NodeName is not set")
+	case c.MaxEjectionPercent < 0 || c.MaxEjectionPercent > 100:
+		return errors.New("svcproxy: Config.MaxEjectionPercent is not from 0 to 100")
+	case c.Outliers != nil:
+		return c.Outliers.Validate()
 	}
 	return nil
 }

@@ -34,8 +34,10 @@ type Controller struct {
 	// What follows belongs to the goroutine of Run.
 	compiler *compiler
 	health   *healthServers
+	outliers *outliers
 	taken    time.Time // the last time that changes were
 	complete bool      // the data plane has once been told everything
+	network  Network
 	// since is when the oldest change that is not live yet reached the Store.
 	since time.Time
 	// retry is when to try again; zero: nothing failed.
@@ -120,6 +122,11 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	c.compiler = newCompiler(c.cfg.Rules)
 	c.health = newHealthServers(c.cfg.NodePortAddresses, func() bool { return c.State().Healthy() }, c.healthPortTaken)
+	c.outliers = newOutliers(c.cfg.Outliers, c.log)
+	if c.outliers != nil {
+		c.compiler.at.failing = c.outliers.Failing
+	}
+	defer c.outliers.close()
 	ctx, cancel := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
@@ -129,8 +136,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		if !c.retry.IsZero() {
-			timer.Reset(time.Until(c.retry))
+		if at := earlier(c.retry, c.compiler.nextLetGo()); !at.IsZero() {
+			timer.Reset(time.Until(at))
 		}
 		select {
 		case <-ctx.Done():
@@ -139,7 +146,14 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.gather(ctx)
 			c.take()
 		case <-timer.C:
+			c.letGo()
 			c.again()
+		case f := <-c.outliers.failures():
+			c.connectionFailed(ctx, f)
+		case a := <-c.outliers.answered():
+			c.probed(a)
+		case <-c.outliers.due():
+			c.tryAgain(ctx)
 		}
 	}
 }
@@ -160,6 +174,14 @@ func (c *Controller) gather(ctx context.Context) {
 	c.taken = time.Now()
 }
 
+// letGo takes endpoints away that were held long enough.
+func (c *Controller) letGo() {
+	start := time.Now()
+	if delta := c.compiler.letGo(); len(delta.Put) > 0 {
+		c.program(delta, c.state.Load().source, time.Since(start))
+	}
+}
+
 // take makes live what has changed in the Store.
 func (c *Controller) take() {
 	change, ok := c.cfg.Store.Take()
@@ -177,19 +199,25 @@ func (c *Controller) take() {
 	if len(moved.Put) > 0 {
 		delta = moved.and(delta)
 	}
-	update := Update{Delta: delta}
-	if !c.complete {
-		update.Complete, update.Network = true, &c.cfg.Network
+	c.outliers.review(delta)
+	c.program(delta, change.Problems, time.Since(start))
+	if o := c.cfg.Observe; o != nil && o.Changed != nil {
+		o.Changed(change)
 	}
-	compiled := time.Now()
+}
+
+// program makes live what has been compiled.
+func (c *Controller) program(delta Delta, problems []manifests.Problem, compile time.Duration) {
+	update := Update{Delta: delta, Complete: !c.complete}
+	if network := c.cfg.with(c.compiler.objects); !c.complete || !slices.Equal(network.ServiceCIDRs, c.network.ServiceCIDRs) {
+		c.network, update.Network = network, &network
+	}
+	start := time.Now()
 	err := c.cfg.Plane.Apply(update)
 	// From now on the data plane remembers what it was told, whether it was written or not.
 	c.complete = true
 	c.health.apply(delta)
-	c.finish(err, change.Problems, compiled.Sub(start), time.Since(compiled))
-	if o := c.cfg.Observe; o != nil && o.Changed != nil {
-		o.Changed(change)
-	}
+	c.finish(err, problems, compile, time.Since(start))
 }
 
 // healthPortTaken tells that a healthCheckNodePort cannot be served.
@@ -200,11 +228,7 @@ func (c *Controller) healthPortTaken(namespace, name string, port uint16, err er
 	if o == nil || o.HealthPortTaken == nil {
 		return
 	}
-	ref := corev1.ObjectReference{Kind: manifests.KindService, APIVersion: "v1", Namespace: namespace, Name: name}
-	if s := c.compiler.objects.Service(namespace, name); s != nil {
-		ref.UID = s.UID
-	}
-	o.HealthPortTaken(ref, port, err)
+	o.HealthPortTaken(c.reference(namespace, name), port, err)
 }
 
 // and gives both one after the other.
@@ -218,7 +242,7 @@ func (d Delta) and(next Delta) Delta {
 
 // again tries what has failed.
 func (c *Controller) again() {
-	if c.retry.IsZero() {
+	if c.retry.IsZero() || time.Now().Before(c.retry) {
 		return
 	}
 	start := time.Now()

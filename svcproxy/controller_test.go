@@ -25,7 +25,7 @@ func startController(t testing.TB, h *netlab.Host, store *manifests.Store, kerne
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := New(Config{Store: store, Plane: Kernel{plane}, Rules: Rules{NodeName: "n"}, Observe: &Observer{
+	c := New(Config{Store: store, Plane: Kernel{plane}, Rules: Rules{NodeName: "n", Hold: 10 * time.Second}, Observe: &Observer{
 		Programmed: func(_, _, since time.Duration) { programmed <- since },
 	}})
 	ctx, cancel := context.WithCancel(context.Background())

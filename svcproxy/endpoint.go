@@ -25,8 +25,11 @@ type Endpoint struct {
 	// Why says why it is or is not.
 	Why Reason
 
-	zones, nodes []string // hints
+	hints *hints // nil: none
 }
+
+// hints are the names of the zones and nodes that an endpoint is kept for.
+type hints struct{ zones, nodes []string }
 
 // Reason says why an endpoint is used or not, in words for a user.
 type Reason string
@@ -42,6 +45,7 @@ const (
 	ReasonElsewhere    Reason = "on another node, and the traffic policy is Local"
 	ReasonLocalOnly    Reason = "used for traffic policy Local only"
 	ReasonLocalBackup  Reason = "terminating, but still serves and no other on this node is ready; for traffic policy Local only"
+	ReasonHeld         Reason = "no longer listed, but was ready and no other can be used yet"
 	ReasonUnusableAddr Reason = "the address cannot be that of an endpoint"
 )
 
@@ -54,7 +58,7 @@ func (c *pass) endpoints(port string, protocol corev1.Protocol, ipv6 bool) []End
 		family = discoveryv1.AddressTypeIPv6
 	}
 	var all []Endpoint
-	for s := range c.objects.EndpointSlices(c.service.Namespace, c.service.Name) {
+	for _, s := range c.slices {
 		if s.AddressType != family {
 			continue
 		}
@@ -81,6 +85,7 @@ func portNumber(p *discoveryv1.EndpointPort, name string, protocol corev1.Protoc
 }
 
 func appendEndpoints(all []Endpoint, s *discoveryv1.EndpointSlice, port uint16, rules *Rules) []Endpoint {
+	all = slices.Grow(all, len(s.Endpoints)) // they stay: no room for more
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
 		if len(e.Addresses) == 0 {
@@ -107,16 +112,23 @@ func newEndpoint(e *discoveryv1.Endpoint, addr netip.AddrPort, rules *Rules) End
 	if t := e.TargetRef; t != nil && t.Kind == "Pod" {
 		n.Pod = t.Name
 	}
-	if h := e.Hints; h != nil {
-		for _, z := range h.ForZones {
-			n.zones = append(n.zones, z.Name)
-		}
-		for _, f := range h.ForNodes {
-			n.nodes = append(n.nodes, f.Name)
-		}
-	}
+	n.hints = newHints(e.Hints)
 	if a := addr.Addr(); a.IsLoopback() && !rules.LoopbackEndpoints || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() {
 		n.Ready, n.Serving, n.Why = false, false, ReasonUnusableAddr
+	}
+	return n
+}
+
+func newHints(h *discoveryv1.EndpointHints) *hints {
+	if h == nil || len(h.ForZones)+len(h.ForNodes) == 0 {
+		return nil
+	}
+	n := &hints{}
+	for _, z := range h.ForZones {
+		n.zones = append(n.zones, z.Name)
+	}
+	for _, f := range h.ForNodes {
+		n.nodes = append(n.nodes, f.Name)
 	}
 	return n
 }

@@ -3,11 +3,13 @@ package svcproxy
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/svcproxy/nft"
+	"github.com/portico-ingress/portico/svcproxy/outlier"
 )
 
 // Packet is the first one of a connection.
@@ -91,7 +93,7 @@ func NewExplainer(rules Rules, network Network, objects *manifests.Objects, addr
 		all.Refs = append(all.Refs, manifests.Ref{Kind: manifests.KindService, Namespace: s.Namespace, Name: s.Name})
 	}
 	c.apply(all)
-	return newExplainer(c, network, addresses)
+	return newExplainer(c, network.with(objects), addresses)
 }
 
 func newExplainer(c *compiler, network Network, addresses []netip.Addr) *Explainer {
@@ -99,6 +101,27 @@ func newExplainer(c *compiler, network Network, addresses []netip.Addr) *Explain
 		addresses = c.at.addresses
 	}
 	return &Explainer{network: network, node: network.kernelNode(), addresses: addresses, compiler: c}
+}
+
+// Failing says which endpoints the Controller of the node has found to fail, and how many percent of
+// them it skips at most; it comes before Explain.
+func (x *Explainer) Failing(all []outlier.Failing, percent int) {
+	c := x.compiler
+	c.rules.MaxEjectionPercent = percent
+	c.at.failing = func(port string) (of []outlier.Failing) {
+		for _, f := range all {
+			if f.Port == port {
+				of = append(of, f)
+			}
+		}
+		return of
+	}
+	dirty := map[string]struct{}{}
+	for _, f := range all {
+		service, _, _ := strings.Cut(f.Port, ":")
+		dirty[service] = struct{}{}
+	}
+	c.compile(dirty)
 }
 
 // own tells whether an address is the node's.
@@ -110,19 +133,7 @@ func (x *Explainer) services() func(func(*Service) bool) {
 
 // frontend finds who serves an address and port, or with no address a NodePort.
 func (x *Explainer) frontend(addr netip.Addr, p Packet) (*Service, *Port, *Frontend) {
-	k := claimKey{addr: addr, port: p.To.Port(), protocol: p.Protocol, ipv6: p.To.Addr().Is6()}
-	s, ok := x.compiler.services.Get([]byte(x.compiler.claims.owner(k)))
-	if !ok {
-		return nil, nil, nil
-	}
-	for _, port := range s.Ports {
-		for i := range port.Frontends {
-			if f := &port.Frontends[i]; port.claimKey(f) == k && f.ClaimedBy == "" {
-				return s, port, f
-			}
-		}
-	}
-	return nil, nil, nil
+	return x.compiler.frontend(claimKey{addr: addr, port: p.To.Port(), protocol: p.Protocol, ipv6: p.To.Addr().Is6()})
 }
 
 func within(prefixes []netip.Prefix, a netip.Addr) bool {

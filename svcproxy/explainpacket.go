@@ -217,7 +217,8 @@ func (e *explaining) explainEndpoints(local bool) {
 		}
 	}
 	categorize(alone, policies{cluster: !local, local: local}, e.compiler.at.place)
-	hints := func(end Endpoint) bool { return len(end.zones)+len(end.nodes) > 0 }
+	skipFailing(alone, e.port.Failing, e.compiler.rules.MaxEjectionPercent)
+	hints := func(end Endpoint) bool { return end.hints != nil }
 	if !local && slices.ContainsFunc(alone, hints) && topologyOf(alone, e.compiler.at.place) == anywhere {
 		e.note("the endpoints' hints do not count: a ready endpoint has none, or none is for this node or its zone (%q)", e.compiler.at.zone)
 	}
@@ -244,7 +245,7 @@ func (e *explaining) nobody() {
 		return
 	}
 	e.notServed(to)
-	if within(e.node.ServiceCIDRs, to) {
+	if within(e.node.ServiceCIDRs, to) && !e.elsewhere(to) {
 		e.end(Dropped, fmt.Sprintf("%s is in the range of cluster IPs and belongs to no Service that is served here", to))
 		return
 	}
@@ -292,6 +293,16 @@ func portsOfAddress(s *Service, a netip.Addr) string {
 		}
 	}
 	return strings.Join(all, ", ")
+}
+
+// elsewhere tells whether an address is the cluster IP of a Service that another program serves.
+func (e *explaining) elsewhere(to netip.Addr) bool {
+	for s := range e.services() {
+		if slices.Contains(s.elsewhere, to) {
+			return true
+		}
+	}
+	return false
 }
 
 // notServed notes whose an address is although nobody serves it there: a Service that is not

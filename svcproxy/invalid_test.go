@@ -38,7 +38,7 @@ func testInvalid(t *testing.T, w *world, arrives bool) {
 	w.putEndpoints(t, "web 8080 pod1-0")
 	w.sync(t)
 	client, server := w.Pods[0][0], w.Pods[1][0]
-	c, err := client.Dial(t, "tcp", netip.AddrPort{}, netip.MustParseAddrPort(netJoin(w.expand("$vip1"), "80")), netlab.Silence)
+	c, err := client.Dial(t, "tcp", netip.AddrPort{}, netip.MustParseAddrPort(netJoin(w.expand("$vip1"), "80")), 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,6 +76,9 @@ func kernelKind(f *Frontend) nft.Kind {
 func kernelChanges(d Delta) nft.Changes {
 	c := nft.Changes{Delete: d.Delete}
 	for _, s := range d.Put {
+		if len(s.elsewhere) > 0 {
+			c.Put = append(c.Put, kernelElsewhere(s)...)
+		}
 		for _, p := range s.Ports {
 			if protocolNumber(p.Protocol) != 0 {
 				c.Put = append(c.Put, kernelService(p))
@@ -83,4 +86,23 @@ func kernelChanges(d Delta) nft.Changes {
 		}
 	}
 	return c
+}
+
+// elsewhereKeys name, in the kernel's data plane, the addresses of a Service that another program
+// serves; no Port has such a Key.
+func elsewhereKeys(service string) [2]string {
+	return [2]string{service + "/elsewhere/IPv4", service + "/elsewhere/IPv6"}
+}
+
+func kernelElsewhere(s *Service) []*nft.Service {
+	keys := elsewhereKeys(s.Key())
+	all := []*nft.Service{{Name: keys[0]}, {Name: keys[1], IPv6: true}}
+	for _, a := range s.elsewhere {
+		of := all[0]
+		if a.Is6() {
+			of = all[1]
+		}
+		of.Elsewhere = append(of.Elsewhere, a)
+	}
+	return all
 }

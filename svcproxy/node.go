@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/svcproxy/nft"
 )
 
@@ -18,8 +19,22 @@ type Network struct {
 	NodePortAddresses []netip.Prefix
 	// MasqueradeAll masquerades everybody who comes to a cluster IP.
 	MasqueradeAll bool
-	// ServiceCIDRs are where cluster IPs come from: what nobody has is dropped.
+	// ServiceCIDRs are where cluster IPs come from, besides those that the cluster says itself: what
+	// nobody has is dropped.
 	ServiceCIDRs []netip.Prefix
+}
+
+// with adds the ServiceCIDRs of the cluster.
+func (n Network) with(objects *manifests.Objects) Network {
+	n.ServiceCIDRs = slices.Clone(n.ServiceCIDRs)
+	for c := range objects.ServiceCIDRs() {
+		for _, text := range c.Spec.CIDRs {
+			if p, err := netip.ParsePrefix(text); err == nil && !p.Addr().Is4In6() {
+				n.ServiceCIDRs = append(n.ServiceCIDRs, p.Masked())
+			}
+		}
+	}
+	return n
 }
 
 var everywhere = map[bool]netip.Prefix{

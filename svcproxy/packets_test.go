@@ -88,7 +88,7 @@ func newWorld(t testing.TB, ipv6 bool, options string) *world {
 		rules := w.rules
 		rules.NodeName = node.Name
 		n.compiler = newCompiler(rules)
-		n.compiler.setPlace(here{place{node.Name, fmt.Sprintf("zone%d", i)}, []netip.Addr{node.IPv4, node.IPv6}})
+		n.compiler.setPlace(here{place{node.Name, fmt.Sprintf("zone%d", i)}, []netip.Addr{node.IPv4, node.IPv6}, nil})
 		var err error
 		node.Do(t, func() { n.plane, err = nft.New(nft.Config{}) })
 		if err != nil {

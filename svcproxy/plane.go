@@ -22,7 +22,7 @@ type Plane interface {
 // Update is what Apply makes live at once.
 type Update struct {
 	Delta
-	// Network is what all Services share, with the first Update; nil later.
+	// Network is what all Services share, with the first Update and when it has changed; nil otherwise.
 	Network *Network
 	// Complete says that Delta.Put is all there is. The first Update is complete.
 	Complete bool

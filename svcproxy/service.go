@@ -9,9 +9,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/svcproxy/outlier"
 )
 
 // Service is what this node does for one Service. It is immutable.
@@ -26,6 +28,10 @@ type Service struct {
 	Problems    []manifests.Problem
 
 	created metav1.Time
+	// elsewhere are the cluster IPs that another program serves.
+	elsewhere []netip.Addr
+	// heldUntil is when endpoints that are not listed any more are let go; zero: there are none.
+	heldUntil time.Time
 }
 
 // Key is "namespace/name".
@@ -48,6 +54,8 @@ type Port struct {
 	Sources []netip.Prefix
 	// ProxyProtocol is the version of the PROXY protocol's header that endpoints want; 0: none.
 	ProxyProtocol uint8
+	// Failing are the endpoints that fail, skipped or not.
+	Failing []outlier.Failing
 }
 
 // HealthCheck is what the Service's healthCheckNodePort answers on this node.
@@ -72,8 +80,15 @@ type Rules struct {
 	// somebody's own computer: in a cluster whoever may write an EndpointSlice could then reach
 	// what listens for its own host alone.
 	LoopbackEndpoints bool
+	// Hold is for how long the last endpoints of a Service port stay after they were taken out of its
+	// EndpointSlices, unless they were said to be not ready or terminating, or others can be used;
+	// zero: not at all.
+	Hold time.Duration
 	// ProxyProtocol says that the data plane can write that protocol's header.
 	ProxyProtocol bool
+	// MaxEjectionPercent is how many of a Service's endpoints are skipped at most because they fail;
+	// zero: 50.
+	MaxEjectionPercent int
 }
 
 // labelProxyName says that another program than the usual one serves a Service.
@@ -83,6 +98,8 @@ const labelProxyName = "service.kubernetes.io/service-proxy-name"
 type here struct {
 	place
 	addresses []netip.Addr
+	// failing gives the endpoints of a Port, by its Key, that fail; nil: none do.
+	failing func(port string) []outlier.Failing
 }
 
 // pass compiles one Service.
@@ -90,19 +107,24 @@ type pass struct {
 	rules    *Rules
 	at       *here
 	service  *corev1.Service
-	objects  *manifests.Objects
+	slices   []*discoveryv1.EndpointSlice
 	ranges   []netip.Prefix
 	problems []manifests.Problem
+	past     past
+
+	heldUntil time.Time
 }
 
-// compile says what this node does for a Service. It reads nothing but that Service and its
-// EndpointSlices.
-func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Service) *Service {
-	c := &pass{rules: rules, at: at, service: s, objects: objects}
+// compile says what this node does for a Service. It reads nothing but that Service, its
+// EndpointSlices, which of its endpoints fail, and what the Service was before.
+func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Service, before past) *Service {
+	c := &pass{rules: rules, at: at, service: s, past: before}
 	out := &Service{Namespace: s.Namespace, Name: s.Name, created: s.CreationTimestamp}
 	if out.Skipped = c.skipped(); out.Skipped != "" {
+		out.elsewhere = c.elsewhere()
 		return out
 	}
+	c.slices = slices.Collect(objects.EndpointSlices(s.Namespace, s.Name))
 	c.ranges = c.sourceRanges()
 	for i := range s.Spec.Ports {
 		for _, ipv6 := range []bool{false, true} {
@@ -111,6 +133,7 @@ func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Servi
 			}
 		}
 	}
+	out.heldUntil = c.heldUntil
 	out.HealthCheck = c.healthCheck(out.Ports)
 	slices.SortFunc(c.problems, func(a, b manifests.Problem) int {
 		return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(a.Text, b.Text))
@@ -133,6 +156,20 @@ func (c *pass) skipped() string {
 		return "no cluster IP yet"
 	}
 	return ""
+}
+
+// elsewhere are the cluster IPs of a Service that another program serves: what comes to them has
+// to get there.
+func (c *pass) elsewhere() (all []netip.Addr) {
+	if c.service.Labels[labelProxyName] == c.rules.ProxyName {
+		return nil
+	}
+	for _, text := range clusterIPs(c.service) {
+		if a, err := netip.ParseAddr(text); err == nil {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // port compiles one port in one family; nil if the Service is not of that family.
@@ -160,6 +197,14 @@ func (c *pass) port(p *corev1.ServicePort, ipv6 bool) *Port {
 		ProxyProtocol: c.proxyProtocol(protocol),
 	}
 	usable := categorize(out.Endpoints, policiesOf(frontends), c.at.place)
+	usable = c.hold(out, usable)
+	if c.at.failing != nil {
+		out.Failing = slices.DeleteFunc(c.at.failing(out.Key), func(f outlier.Failing) bool {
+			e := out.endpoint(f.Addr)
+			return e == nil || !e.Ready
+		})
+		skipFailing(out.Endpoints, out.Failing, c.rules.MaxEjectionPercent)
+	}
 	cluster, local := out.count()
 	for i := range out.Frontends {
 		out.Frontends[i].decide(cluster, local, usable)

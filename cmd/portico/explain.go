@@ -38,7 +38,7 @@ func newExplainCommand() *cobra.Command {
 }
 
 func newExplainPacketCommand() *cobra.Command {
-	flags := &explainFlags{output: oneOf{value: "text", words: []string{"text", "json"}}}
+	flags := &explainFlags{admin: "127.0.0.1:10256", output: oneOf{value: "text", words: []string{"text", "json"}}}
 	cmd := &cobra.Command{
 		Use:   "packet SRC DST:PORT/PROTO",
 		Short: "Say what portico svcproxy does with the first packet of a connection, and why",
@@ -80,6 +80,7 @@ The exit code is 0 if the packet is delivered to a Service's endpoint and the ke
 type explainFlags struct {
 	manifests, kubeconfig, nodeName string
 	clusterCIDR, nodePortAddresses  prefixes
+	admin                           address
 	output                          oneOf
 
 	changed func(name string) bool
@@ -93,6 +94,7 @@ func (f *explainFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.nodeName, "node-name", "", "`name` of the node that the packet comes to (default: that of the Pod SRC, $NODE_NAME, or the host name)")
 	s.Var(&f.clusterCIDR, "cluster-cidr", "where the Pods of the cluster are: the same as portico svcproxy has")
 	s.Var(&f.nodePortAddresses, "nodeport-addresses", "the node's addresses that answer NodePorts: the same as portico svcproxy has")
+	s.Var(&f.admin, "admin", "where portico svcproxy listens on this node: it is asked which endpoints it skips; empty: not at all")
 	s.VarP(&f.output, "output", "o", "how to say it")
 }
 
@@ -143,11 +145,18 @@ func runExplain(ctx context.Context, flags *explainFlags, a asked, stdout io.Wri
 	x := svcproxy.NewExplainer(svcproxy.Rules{NodeName: node},
 		svcproxy.Network{ClusterCIDRs: flags.clusterCIDR, NodePortAddresses: flags.nodePortAddresses}, objects, addresses)
 	x.Pods = func(namespace string) ([]*corev1.Pod, error) { return src.pods(ctx, namespace) }
+	var unasked error
+	if onNode {
+		unasked = askOutliers(ctx, x, flags.admin, node)
+	}
 	e := x.Explain(packet)
 	for _, p := range change.Problems {
 		e.Notes = append(e.Notes, "not everything could be read: "+p.String())
 	}
 	compareWithKernel(x, e, onNode)
+	if unasked != nil && e.Kernel.Compared && !e.Kernel.Agrees {
+		e.Notes = append(e.Notes, fmt.Sprintf("portico svcproxy was not asked which endpoints it skips because they fail, which may be the difference: %v", unasked))
+	}
 	return writeExplanation(stdout, flags.output.value, e)
 }
 

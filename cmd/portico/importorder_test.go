@@ -22,6 +22,7 @@ var importOrder = map[string][]string{
 	"svcproxy/nft":      {"svcproxy/netlab"},
 	"svcproxy/relay":    {"svcproxy/netlab"},
 	"svcproxy/announce": {},
+	"svcproxy/outlier":  {},
 	"bench":             {},
 	"svcproxy/netlab":   {}, // of tests only
 
@@ -33,9 +34,9 @@ var importOrder = map[string][]string{
 	"ingress":            {"router", "router/engine", "router/filter", "certs", "manifests", "ingress/annotation"},
 	"svcproxy/addresses": {"manifests"},
 	"svcproxy/balancer":  {"manifests", "svcproxy/addresses", "svcproxy/announce"},
-	"svcproxy":           {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/addresses", "svcproxy/netlab"},
+	"svcproxy":           {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/outlier", "svcproxy/addresses", "svcproxy/netlab"},
 
-	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft", "svcproxy/relay", "svcproxy/addresses", "svcproxy/balancer", "svcproxy/netlab"},
+	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft", "svcproxy/relay", "svcproxy/outlier", "svcproxy/addresses", "svcproxy/balancer", "svcproxy/netlab"},
 }
 
 // withoutKubernetes are the packages that a request goes through.

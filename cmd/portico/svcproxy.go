@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -77,11 +76,17 @@ type svcproxyFlags struct {
 	clusterCIDR, nodePortAddresses, lbPool     prefixes
 	nodePortRange                              portRange
 	announceInterface                          []string
+	endpointMetrics, maxEjectionPercent        int
+	outlierDetection                           bool
 	admin                                      address
+	endpointHold                               time.Duration
 	logLevel                                   oneOf
 
 	changed func(name string) bool
 }
+
+// maxEndpointHold: for longer, an address may be somebody else's already.
+const maxEndpointHold = 10 * time.Second
 
 var defaultNodePorts = svcproxy.PortRange{First: 30000, Last: 32767}
 
@@ -90,7 +95,10 @@ func newSvcproxyFlags() *svcproxyFlags {
 		mode:          oneOf{value: "auto", words: []string{"auto", "nftables", "relay"}},
 		nodePortRange: portRange(defaultNodePorts),
 		admin:         "127.0.0.1:10256",
-		logLevel:      oneOf{value: "info", words: []string{"debug", "info", "warn", "error"}},
+		endpointHold:  time.Second,
+
+		endpointMetrics: defaultEndpointMetrics, maxEjectionPercent: defaultMaxEjectionPercent,
+		logLevel: oneOf{value: "info", words: []string{"debug", "info", "warn", "error"}},
 	}
 }
 
@@ -107,6 +115,10 @@ func (f *svcproxyFlags) register(s *pflag.FlagSet) {
 	s.Var(&f.nodePortRange, "nodeport-range", "the NodePorts of the cluster, which this node then keeps free")
 	s.Var(&f.lbPool, "lb-pool", "addresses for LoadBalancer Services, besides those of IPAddressPools; repeat it for more")
 	s.StringSliceVar(&f.announceInterface, "announce-interface", nil, "`interface`s to announce LoadBalancer addresses on, as a pattern like eth*; repeat it for more (default: all that lead to a LAN)")
+	s.IntVar(&f.endpointMetrics, "endpoint-metrics", f.endpointMetrics, "how many endpoints have metrics of their own at most; 0: none")
+	s.BoolVar(&f.outlierDetection, "outlier-detection", false, "skip endpoints that refuse new connections or do not answer them, before they are said not to be ready")
+	s.IntVar(&f.maxEjectionPercent, "outlier-max-ejection-percent", f.maxEjectionPercent, "how many `percent` of a Service's endpoints --outlier-detection skips at most; one is always allowed, but never the last")
+	s.DurationVar(&f.endpointHold, "endpoint-hold", f.endpointHold, "for how long ready endpoints that vanish from all EndpointSlices stay if a Service port has no other; 0: not at all")
 	s.Var(&f.admin, "admin", "where to listen for probes, metrics and the admin API; empty for not at all")
 	s.Var(&f.logLevel, "log-level", "what to log on stderr")
 }
@@ -120,6 +132,12 @@ func (f *svcproxyFlags) validate() error {
 	}
 	if err := f.validateBalancer(); err != nil {
 		return err
+	}
+	if err := f.validateWatch(); err != nil {
+		return err
+	}
+	if f.endpointHold < 0 || f.endpointHold > maxEndpointHold {
+		return wrongValue("endpoint-hold", f.endpointHold.String(), fmt.Errorf("want 0 to %v", maxEndpointHold))
 	}
 	if f.apiserver != "" {
 		if _, _, err := net.SplitHostPort(f.apiserver); err != nil {
@@ -236,25 +254,28 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 	hurry(observer)
 	controller := svcproxy.New(svcproxy.Config{
 		Store: store, Plane: plane.Plane,
-		Rules:   flags.rules(plane),
-		Network: svcproxy.Network{ClusterCIDRs: flags.clusterCIDR, NodePortAddresses: flags.nodePortAddresses},
-		Observe: observer,
-		Log:     log.Named("svcproxy"),
+		Rules:    flags.rules(plane),
+		Network:  svcproxy.Network{ClusterCIDRs: flags.clusterCIDR, NodePortAddresses: flags.nodePortAddresses},
+		Outliers: plane.watch.outliers,
+		Observe:  observer,
+		Log:      log.Named("svcproxy"),
 	})
 	if plane.kernel != nil {
-		metrics.registry.MustRegister(newConnectionCounter(plane.kernel, controller.State))
+		metrics.registry.MustRegister(newConnectionCounter(plane.kernel, controller.State), newReasonCollector(plane.kernel, controller.State))
 	}
+	plane.watch.register(metrics.registry, observer, controller.State)
 	balance, err := newBalance(src.balancer, controller, observer)
 	if err != nil {
 		return err
 	}
-	api := newAdminServer(svcproxyAPI(controller, store, metrics), log.Named("admin"))
+	api := newAdminServer(svcproxyAPI(flags, controller, store, metrics), log.Named("admin"))
 	log.Info("starting", zap.String("version", version), zap.String("node", flags.nodeName), zap.String("admin", where(ln)))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return src.Run(ctx, store) })
 	g.Go(func() error { return controller.Run(ctx) })
 	g.Go(func() error { return balance(ctx) })
-	g.Go(func() error { tidy(ctx, controller); return nil })
+	g.Go(func() error { tidy(ctx); return nil })
+	g.Go(func() error { plane.watch.run(ctx); return nil })
 	if ln != nil {
 		g.Go(func() error {
 			if err := api.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
@@ -281,33 +302,12 @@ func newBalance(cfg *balancer.Config, controller *svcproxy.Controller, observer 
 		return nil, err
 	}
 	observer.Changed, observer.HealthPortTaken = b.Change, b.HealthPortTaken
+	counted := observer.Outlier
+	observer.Outlier = func(o svcproxy.Outlier) {
+		counted(o)
+		b.EndpointSkipped(o.Service, o.Skipped, o.Why)
+	}
 	return b.Run, nil
-}
-
-// svcproxyGCPercent: nearly all memory is objects that stay, and little is made anew. Collecting
-// more often costs a little CPU.
-const svcproxyGCPercent = 25
-
-// frugal keeps memory low, unless GOGC says otherwise.
-func frugal(log *zap.Logger) {
-	limitMemory(os.DirFS("/"), os.Getenv, log)
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(svcproxyGCPercent)
-	}
-}
-
-// tidy gives back, once, the memory that the first view of the cluster took to read.
-func tidy(ctx context.Context, c *svcproxy.Controller) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for !c.State().Ready {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-	debug.FreeOSMemory()
 }
 
 // prefixes are the values of a flag that may be repeated.

@@ -14,7 +14,8 @@ func TestSvcproxyFlagDefaults(t *testing.T) {
 	want := map[string]string{
 		"manifests": "", "kubeconfig": "", "node-name": "", "apiserver": "", "mode": "auto", "cluster-cidr": "",
 		"nodeport-addresses": "", "nodeport-range": "30000-32767", "lb-pool": "", "announce-interface": "[]",
-		"admin": "127.0.0.1:10256", "log-level": "info",
+		"admin": "127.0.0.1:10256", "endpoint-hold": "1s", "log-level": "info",
+		"endpoint-metrics": "1000", "outlier-detection": "false", "outlier-max-ejection-percent": "50",
 	}
 	s := pflag.NewFlagSet("svcproxy", pflag.ContinueOnError)
 	newSvcproxyFlags().register(s)
@@ -30,11 +31,15 @@ func TestSvcproxyRefusesBadFlags(t *testing.T) {
 		{"--cluster-cidr=10.0.0.0", "want address ranges like"},
 		{"--nodeport-range=5-4", "want ports like"},
 		{"--apiserver=a", "want host:port"},
+		{"--endpoint-hold=1m", "want 0 to 10s"},
 		{"--mode=ipvs", "want one of auto, nftables, relay"},
 		{"--lb-pool=10.0.0.1", "want address ranges like"},
 		{"--manifests=. --lb-pool=10.0.0.0/8", "need a cluster"},
 		{"--manifests=. --announce-interface=eth0", "need a cluster"},
 		{"--announce-interface=eth[", "want the name of an interface"},
+		{"--endpoint-metrics=-1", "want 0 to 100000"},
+		{"--outlier-max-ejection-percent=0", "want 1 to 100"},
+		{"--outlier-max-ejection-percent=101", "want 1 to 100"},
 		{"--manifests=/nowhere/at/all", "no such file"},
 		{"--manifests=. --kubeconfig=x", "give one of them"},
 		{"extra", "unknown command"},

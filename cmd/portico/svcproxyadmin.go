@@ -16,7 +16,7 @@ import (
 )
 
 // svcproxyAPI answers probes, Prometheus and people who want to know what is done with a Service.
-func svcproxyAPI(c *svcproxy.Controller, store *manifests.Store, m *svcproxyMetrics) http.Handler {
+func svcproxyAPI(flags *svcproxyFlags, c *svcproxy.Controller, store *manifests.Store, m *svcproxyMetrics) http.Handler {
 	r := chi.NewRouter()
 	r.Use(middleware.GetHead, secureHeaders)
 	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { writeStatus(w, http.StatusOK, "ok") })
@@ -31,6 +31,7 @@ func svcproxyAPI(c *svcproxy.Controller, store *manifests.Store, m *svcproxyMetr
 	r.Get("/api/v1/services", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]any{"services": viewServices(c.State())})
 	})
+	r.Get("/api/v1/outliers", flags.serveOutliers(c.State))
 	r.Get("/api/v1/problems", func(w http.ResponseWriter, _ *http.Request) {
 		problems := c.Problems()
 		if !c.State().Ready {

@@ -38,7 +38,8 @@ func (c *connectionCounter) Collect(to chan<- prometheus.Metric) {
 	owners := frontendOwners(c.state())
 	for _, n := range counts {
 		// Frontends that are not there any more have no name to be counted under.
-		if labels, ok := owners[frontendKey{n.Protocol, n.IPv6, n.Addr, n.Port}]; ok {
+		if o, ok := owners[frontendKey{n.Protocol, n.IPv6, n.Addr, n.Port}]; ok {
+			labels := o.connectionLabels
 			labels.action = actionOf(n.Kind)
 			sums[labels] += n.Connections
 		}
@@ -58,17 +59,24 @@ type frontendKey struct {
 	port     uint16
 }
 
-// frontendOwners says whose each address and port is.
-func frontendOwners(s *svcproxy.State) map[frontendKey]connectionLabels {
-	owners := map[frontendKey]connectionLabels{}
+// owners say whose each address and port is.
+type owners map[frontendKey]owner
+
+type owner struct {
+	connectionLabels
+	endpoints []svcproxy.Endpoint // by address
+}
+
+func frontendOwners(s *svcproxy.State) owners {
+	owners := owners{}
 	for v := range s.Services() {
 		for _, p := range v.Ports {
 			for i := range p.Frontends {
 				f := &p.Frontends[i]
 				if f.ClaimedBy == "" {
-					owners[frontendKey{protocolNumbers[p.Protocol], p.IPv6, f.Addr, f.Port}] = connectionLabels{
+					owners[frontendKey{protocolNumbers[p.Protocol], p.IPv6, f.Addr, f.Port}] = owner{connectionLabels{
 						namespace: v.Namespace, service: v.Name, port: p.Name, protocol: string(p.Protocol), frontend: string(f.Source),
-					}
+					}, p.Endpoints}
 				}
 			}
 		}

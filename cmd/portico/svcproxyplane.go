@@ -16,9 +16,11 @@ type dataPlane struct {
 	svcproxy.Plane
 	kernel *nft.Plane
 	relay  *relay.Plane
+	watch  *watch
 }
 
 func (d *dataPlane) close() {
+	d.watch.close()
 	if d.kernel != nil {
 		d.kernel.Close()
 	}
@@ -29,18 +31,23 @@ func (f *svcproxyFlags) plane(log *zap.Logger) (*dataPlane, error) {
 	if f.mode.value != "relay" {
 		kernel, err := newKernelPlane(log)
 		if err == nil {
-			return &dataPlane{Plane: svcproxy.Kernel{Plane: kernel}, kernel: kernel}, nil
+			return &dataPlane{Plane: svcproxy.Kernel{Plane: kernel}, kernel: kernel, watch: f.watch(log)}, nil
 		}
 		if f.mode.value == "nftables" {
 			return nil, fmt.Errorf("--mode nftables: %w", err)
 		}
 		log.Warn("Services are served in userspace, because nftables cannot be used", zap.NamedError("why", err))
 	}
-	userspace, err := relay.New(relay.Config{Log: log.Named("relay")})
+	cfg, watch := relay.Config{Log: log.Named("relay")}, &watch{}
+	if f.outlierDetection {
+		watch.outliers = &svcproxy.OutlierDetection{}
+		watch.outliers.Failures, cfg.ConnectFailed = svcproxy.RelayFailures()
+	}
+	userspace, err := relay.New(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &dataPlane{Plane: svcproxy.NewRelay(userspace), relay: userspace}, nil
+	return &dataPlane{Plane: svcproxy.NewRelay(userspace), relay: userspace, watch: watch}, nil
 }
 
 func newKernelPlane(log *zap.Logger) (*nft.Plane, error) {
@@ -59,8 +66,11 @@ func newKernelPlane(log *zap.Logger) (*nft.Plane, error) {
 func (f *svcproxyFlags) rules(d *dataPlane) svcproxy.Rules {
 	return svcproxy.Rules{
 		NodeName:          f.nodeName,
+		Hold:              f.endpointHold,
 		ProxyProtocol:     d.relay != nil,
 		LoopbackEndpoints: d.relay != nil && f.changed("manifests"),
+
+		MaxEjectionPercent: f.maxEjectionPercent,
 	}
 }
 

@@ -259,6 +259,7 @@ func TestInstalledPermissionsOfSvcproxy(t *testing.T) {
 		"nodes.":                          "get list watch",
 		"namespaces.":                     "get list watch",
 		"endpointslices.discovery.k8s.io": "get list watch",
+		"servicecidrs.networking.k8s.io":  "get list watch",
 		"ipaddresspools.metallb.io":       "get list watch",
 		"l2advertisements.metallb.io":     "get list watch",
 		"events.events.k8s.io":            "create",

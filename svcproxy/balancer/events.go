@@ -117,3 +117,13 @@ func (b *Balancer) HealthPortTaken(object corev1.ObjectReference, port uint16, e
 		fmt.Sprintf("spec.healthCheckNodePort: %d cannot be served on node %s: %v; free the port, or give the Service another.", port, b.cfg.Node, err),
 	})
 }
+
+// EndpointSkipped tells people that an endpoint of a Service is not used on this node because it
+// fails, or that it is again.
+func (b *Balancer) EndpointSkipped(object corev1.ObjectReference, skipped bool, note string) {
+	kind, reason := corev1.EventTypeNormal, "EndpointReturned"
+	if skipped {
+		kind, reason = corev1.EventTypeWarning, "EndpointSkipped"
+	}
+	b.events.put(event{object, kind, reason, note})
+}

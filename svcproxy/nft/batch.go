@@ -90,6 +90,7 @@ func (b *batch) addChain(c chain) {
 		b.buf = appendAttrUint32(b.buf, unix.NFTA_HOOK_HOOKNUM, h.num)
 		b.buf = appendAttrUint32(b.buf, unix.NFTA_HOOK_PRIORITY, uint32(h.priority))
 		endNest(b.buf, at)
+		b.buf = appendAttrUint32(b.buf, unix.NFTA_CHAIN_POLICY, nfAccept)
 	}
 	b.end()
 }
@@ -122,6 +123,36 @@ func (b *batch) deleteElement(e element) {
 	b.buf = e.appendTo(b.buf)
 }
 
+// destroyElement deletes an element if it is there. It takes Linux 6.3.
+func (b *batch) destroyElement(e element) {
+	b.openList(nftMsgDestroySetElem, 0, sets[e.set])
+	e.data = ""
+	b.buf = e.appendTo(b.buf)
+}
+
+// flushSet deletes all elements of a set.
+func (b *batch) flushSet(s *set) {
+	b.beginNFT(unix.NFT_MSG_DELSETELEM, 0)
+	b.buf = appendAttrName(b.buf, unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
+	b.buf = appendAttrName(b.buf, unix.NFTA_SET_ELEM_LIST_SET, s.name)
+	b.end()
+}
+
+// flushChain deletes all rules of a chain.
+func (b *batch) flushChain(name string) {
+	b.beginNFT(unix.NFT_MSG_DELRULE, 0)
+	b.buf = appendAttrName(b.buf, unix.NFTA_RULE_TABLE, b.table)
+	b.buf = appendAttrName(b.buf, unix.NFTA_RULE_CHAIN, name)
+	b.end()
+}
+
+func (b *batch) deleteChain(name string) {
+	b.beginNFT(unix.NFT_MSG_DELCHAIN, 0)
+	b.buf = appendAttrName(b.buf, unix.NFTA_CHAIN_TABLE, b.table)
+	b.buf = appendAttrName(b.buf, unix.NFTA_CHAIN_NAME, name)
+	b.end()
+}
+
 func (b *batch) openList(typ, flags uint16, s *set) {
 	if b.list.open && b.list.typ == typ && b.list.set == s && len(b.buf)-b.list.nest < maxNest {
 		return
@@ -151,6 +182,9 @@ const (
 	nftSetConcat       = 0x80
 	nftDynsetOpDelete  = 2
 	userdataTypeNormal = 0
+
+	nftMsgDestroySetElem = 30
+	nfAccept             = 1
 )
 
 // userdataComment is a comment as the nft program writes and shows it: type, length, text with

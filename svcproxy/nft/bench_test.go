@@ -1,12 +1,16 @@
 package nft
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portico-ingress/portico/svcproxy/netlab"
 )
@@ -58,6 +62,102 @@ func BenchmarkSwitch(b *testing.B) {
 	}
 	for i := 0; b.Loop(); i++ {
 		if err := p.Apply(Changes{Put: []*Service{manyService(i%100, 10, 1+(i/100)%50)}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkFlows times connections through a Service that are refused, and so end at once, without and
+// with somebody who hears of each end: the difference is what hearing costs, in all.
+func BenchmarkFlows(b *testing.B) {
+	l := netlab.New(b, 1)
+	p := newPlane(b, l.Nodes[0], Config{})
+	if err := p.Apply(Changes{Complete: true, Node: node, Put: []*Service{{
+		Name: "bench", Protocol: 6, Cluster: []netip.AddrPort{ap("10.180.1.10:8080")},
+		Frontends: []Frontend{{Addr: netip.MustParseAddr("172.30.0.1"), Port: 80, Kind: ClusterIP}},
+	}}}); err != nil {
+		b.Fatal(err)
+	}
+	refused := func(b *testing.B) {
+		b.Helper()
+		before, took := cpuTime(b), make([]time.Duration, 0, b.N)
+		l.Pods[0][0].Do(b, func() {
+			for b.Loop() {
+				began := time.Now()
+				if _, err := net.Dial("tcp", "172.30.0.1:80"); !errors.Is(err, unix.ECONNREFUSED) {
+					b.Error(err)
+					return
+				}
+				took = append(took, time.Since(began))
+			}
+		})
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs-p50")
+		b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "µs-cpu")
+	}
+	b.Run("alone", refused)
+	heard := 0
+	m := &FlowMonitor{}
+	l.Nodes[0].Do(b, func() {
+		var err error
+		if m, err = NewFlowMonitor(); err != nil {
+			b.Fatal(err)
+		}
+		if err = CountFlows(); err != nil {
+			b.Fatal(err)
+		}
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.Listen(ctx, func(*Flow) { heard++ })
+	}()
+	b.Run("heard", refused)
+	cancel()
+	<-done
+	m.Close()
+	if heard == 0 {
+		b.Error("nothing was heard")
+	}
+}
+
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkUnanswered times the look for connections without an answer among 60,000 other flows.
+func BenchmarkUnanswered(b *testing.B) {
+	l := netlab.New(b, 1)
+	n := l.Nodes[0]
+	p := newPlane(b, n, Config{})
+	if err := p.Apply(Changes{Complete: true, Node: node}); err != nil {
+		b.Fatal(err)
+	}
+	var m *FlowMonitor
+	var err error
+	n.Do(b, func() { m, err = NewFlowMonitor() })
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer m.Close()
+	l.Pods[0][0].Do(b, func() {
+		var c net.PacketConn
+		if c, err = net.ListenPacket("udp4", ":0"); err != nil {
+			b.Fatal(err)
+		}
+		defer c.Close()
+		for port := range 60_000 {
+			_, _ = c.WriteTo([]byte{0}, &net.UDPAddr{IP: l.Client.IPv4.AsSlice(), Port: port + 1})
+		}
+	})
+	for b.Loop() {
+		if err := m.Unanswered(func(*Flow) {}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -64,7 +64,8 @@ func countKeyOf(e element) countKey {
 	return k
 }
 
-func counted(id setID) bool { return sets[id].counted }
+// counted are the sets whose elements are frontends.
+func counted(id setID) bool { return sets[id].counted && sets[id].mirrored }
 
 func (p *Plane) eachCount(table string, each func(countKey, uint64)) error {
 	for id := range sets {

@@ -24,6 +24,7 @@ func (f *family) decideChains() []chain {
 	}
 	decide = append(decide,
 		rule{"unknown port of a cluster IP", destinationIn(clusterIPs, goTo("reject"))},
+		rule{"cluster IP that another program serves", destinationIn(elsewhere, back())},
 		rule{"cluster IP of nobody", destinationIn(serviceCIDRs, drop())})
 	return []chain{
 		{name: f.chain("decide"), rules: decide},
@@ -32,7 +33,7 @@ func (f *family) decideChains() []chain {
 			{"so may this node", append(fibLocal(true), back())},
 			{"no local endpoint", []expr.Any{counter(), drop()}},
 		}},
-		{name: f.chain("restricted"), rules: []rule{f.restrictedRule()}},
+		{name: f.chain("restricted"), rules: f.restrictedRules()},
 		{name: f.chain("restricted-absent"), rules: []rule{
 			{"source ranges", []expr.Any{jump(f.chain("restricted"))}},
 			{"local endpoints", []expr.Any{goTo(f.chain("absent"))}},
@@ -44,11 +45,17 @@ func (f *family) decideChains() []chain {
 	}
 }
 
-// restrictedRule drops who is not in the source ranges of the Service.
-func (f *family) restrictedRule() rule {
-	fe := f.frontends()[0]
-	return rule{"source ranges", append(fe.id(idAt, 0),
-		f.source(idAt+1), notIn(f.set(sources), idAt), counter(), drop())}
+// restrictedRules drop who is not in the source ranges of the Service. The count comes first and in a
+// rule of its own, which a full set ends.
+func (f *family) restrictedRules() []rule {
+	fe, count := f.frontends()[0], f.set(denied)
+	stranger := append(fe.id(idAt, 0), f.source(idAt+1), notIn(f.set(sources), idAt))
+	return []rule{
+		{"denied by the Service", append(slices.Clone(stranger), &expr.Dynset{
+			SetName: count.name, SetID: setNumber(count.name), Operation: unix.NFT_DYNSET_OP_UPDATE, SrcRegKey: reg(idAt),
+		})},
+		{"source ranges", append(stranger, counter(), drop())},
+	}
 }
 
 // rejectChains are those that both families share.

@@ -12,7 +12,7 @@ func TestElementsRoundTrip(t *testing.T) {
 	s := tcpService("10.180.0.10:8080", "10.180.0.11:8080")
 	s.Frontends[0].Restricted = true
 	s.Sources = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("11.0.0.0/8")}
-	e := &entry{service: s, id: 2, cluster: s.Cluster}
+	e := &entry{service: s, id: 2}
 	all := append(e.elements(), append(node.elements(), staticElements()...)...)
 	for _, want := range all {
 		for typ, v := range attrs(want.appendTo(nil)) {
@@ -85,7 +85,7 @@ func FuzzMessages(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		for m := range messages(data) {
 			_ = m.err()
-			_ = aboutUs(m)
+			_ = new(damage).hear(m)
 			if _, ok := m.nftType(); !ok {
 				continue
 			}

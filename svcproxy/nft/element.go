@@ -28,6 +28,10 @@ type elementKey struct {
 
 func (e element) elementKey() elementKey { return elementKey{e.set, e.key, e.end, e.intervalEnd} }
 
+func (k elementKey) element(data string) element {
+	return element{set: k.set, key: k.key, end: k.end, intervalEnd: k.intervalEnd, data: data}
+}
+
 func (e element) appendTo(b []byte) []byte {
 	b, at := beginNest(b, unix.NFTA_LIST_ELEM)
 	b = appendData(b, unix.NFTA_SET_ELEM_KEY, e.key)

@@ -8,13 +8,32 @@ import (
 
 // entry is what is known of one Service: what is wanted, and where in the kernel it is.
 type entry struct {
+	// service has its endpoints by their place.
 	service *Service
 	// id stands for Cluster, id+1 for Local; 0: it has none yet.
 	id uint32
-	// cluster and local are the endpoints by their place.
-	cluster, local []netip.AddrPort
 	// numbers name the endpoints for the clients that stay with one; only with affinity.
 	numbers map[netip.AddrPort]uint32
+}
+
+// newEntry puts s in the place of old, which may be nil.
+func newEntry(s *Service, old *entry) *entry {
+	e, was := &entry{service: s}, &entry{service: &Service{}}
+	if old != nil {
+		was = old
+	}
+	e.id = was.id
+	e.settle(was.service.Cluster, was.service.Local, was.numbers)
+	return e
+}
+
+// settle gives endpoints the places and numbers that they had. The Service that was given is not
+// kept beside it: the addresses are most of what this package remembers.
+func (e *entry) settle(cluster, local []netip.AddrPort, numbers map[netip.AddrPort]uint32) {
+	s := *e.service
+	s.Cluster, s.Local = place(cluster, s.Cluster), place(local, s.Local)
+	e.service = &s
+	e.number(numbers)
 }
 
 func (e *entry) family() *family {
@@ -61,8 +80,8 @@ func (e *entry) number(old map[netip.AddrPort]uint32) {
 	for _, n := range old {
 		last = max(last, n)
 	}
-	e.numbers = make(map[netip.AddrPort]uint32, len(e.cluster))
-	for _, a := range slices.Concat(e.cluster, e.local) {
+	e.numbers = make(map[netip.AddrPort]uint32, len(e.service.Cluster))
+	for _, a := range slices.Concat(e.service.Cluster, e.service.Local) {
 		if _, ok := e.numbers[a]; ok {
 			continue
 		}
@@ -78,20 +97,27 @@ func (e *entry) number(old map[netip.AddrPort]uint32) {
 // elements are all of this Service's own, without those that it shares with others.
 func (e *entry) elements() []element {
 	s := e.service
-	all := make([]element, 0, 2*len(s.Frontends)+2+2*(len(e.cluster)+len(e.local)))
+	all := make([]element, 0, 2*len(s.Frontends)+2+2*(len(e.service.Cluster)+len(e.service.Local)))
 	for _, f := range s.Frontends {
 		all = append(all, e.frontendElements(f)...)
 	}
-	all = e.appendEndpoints(all, e.id, e.cluster)
-	all = e.appendEndpoints(all, e.id|localBit, e.local)
-	if slices.ContainsFunc(s.Frontends, func(f Frontend) bool { return f.Restricted }) {
-		for _, r := range mergeRanges(s.Sources, s.IPv6) {
-			all = append(all, element{
-				set: e.family().sets + sources,
-				key: string(appendAddr(appendNumber(nil, e.id), r.first)),
-				end: string(appendAddr(appendNumber(nil, e.id), r.last)),
-			})
-		}
+	all = e.appendEndpoints(all, e.id, e.service.Cluster)
+	all = e.appendEndpoints(all, e.id|localBit, e.service.Local)
+	return append(all, e.sources()...)
+}
+
+// sources are who may come in.
+func (e *entry) sources() (all []element) {
+	s := e.service
+	if !slices.ContainsFunc(s.Frontends, func(f Frontend) bool { return f.Restricted }) {
+		return nil
+	}
+	for _, r := range mergeRanges(s.Sources, s.IPv6) {
+		all = append(all, element{
+			set: e.family().sets + sources,
+			key: string(appendAddr(appendNumber(nil, e.id), r.first)),
+			end: string(appendAddr(appendNumber(nil, e.id), r.last)),
+		})
 	}
 	return all
 }
@@ -143,19 +169,22 @@ func numbersKey(a, b uint32) string { return string(appendNumber(appendNumber(ni
 // shared are elements that several Services may want.
 func (e *entry) shared() []element {
 	first := e.family().sets
-	all := make([]element, 0, len(e.service.OnNode)+len(e.service.ClusterIPs))
+	all := make([]element, 0, len(e.service.OnNode)+len(e.service.ClusterIPs)+len(e.service.Elsewhere))
 	for _, a := range e.service.OnNode {
 		all = append(all, element{set: first + hairpins, key: string(appendAddr(appendAddr(nil, a), a))})
 	}
 	for _, a := range e.service.ClusterIPs {
 		all = append(all, element{set: first + clusterIPs, key: string(appendAddr(nil, a))})
 	}
+	for _, a := range e.service.Elsewhere {
+		all = append(all, element{set: first + elsewhere, key: string(appendAddr(nil, a))})
+	}
 	return all
 }
 
 // shapes are those that the Service's frontends lead to.
 func (e *entry) shapes() [2]shape {
-	return [2]shape{newShape(len(e.cluster), e.service.Affinity), newShape(len(e.local), e.service.Affinity)}
+	return [2]shape{newShape(len(e.service.Cluster), e.service.Affinity), newShape(len(e.service.Local), e.service.Affinity)}
 }
 
 // addrRange is all addresses from first to last.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,6 +14,9 @@ import (
 // monitor hears what anybody does to nftables.
 type monitor struct {
 	file *os.File
+
+	mu     sync.Mutex
+	damage damage
 }
 
 func newMonitor() (*monitor, error) {
@@ -30,38 +34,34 @@ func newMonitor() (*monitor, error) {
 
 func (m *monitor) close() { _ = m.file.Close() }
 
-// next waits until somebody other than portID has changed one of our tables. It is true, too,
-// if the kernel could not keep all that there was to tell.
+// next waits for what the kernel tells, and remembers what others than portID did to our tables.
+// foreign tells whether there was something.
 func (m *monitor) next(buf []byte, portID uint32) (foreign bool, err error) {
 	n, err := m.file.Read(buf)
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	switch {
-	case errors.Is(err, unix.ENOBUFS):
+	case errors.Is(err, unix.ENOBUFS): // the kernel could not keep all that there was to tell
+		m.damage.unknown = true
 		return true, nil
 	case err != nil:
 		return false, err
 	}
 	for msg := range messages(buf[:n]) {
-		if msg.portID != portID && aboutUs(msg) {
-			return true, nil
+		if msg.portID != portID && m.damage.hear(msg) {
+			foreign = true
 		}
 	}
-	return false, nil
+	return foreign, nil
 }
 
-// aboutUs tells whether a message is of a table that has a name of ours. The name is the first
-// attribute of all of them.
-func aboutUs(m message) bool {
-	typ, ok := m.nftType()
-	if !ok || typ == unix.NFT_MSG_NEWGEN || typ == unix.NFT_MSG_TRACE {
-		return false
-	}
-	for typ, v := range attrs(m.body[genHead:]) {
-		if typ == 1 {
-			name := attrText(v)
-			return name == tableNames[0] || name == tableNames[1]
-		}
-	}
-	return false
+// take gives the damage that was heard of since the last time.
+func (m *monitor) take() *damage {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.damage
+	m.damage = damage{}
+	return &d
 }
 
 // repairAgain is how long after a repair that failed the next is tried.
@@ -81,13 +81,16 @@ func (p *Plane) watch(ctx context.Context) {
 	again := time.NewTimer(time.Hour)
 	defer again.Stop()
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return
 		case <-damaged:
+			err = p.mend(p.monitor.take())
 		case <-again.C:
+			err = p.Repair()
 		}
-		if err := p.Repair(); err != nil {
+		if err != nil {
 			p.log.Warn("repair of the nftables table failed and is tried again", zap.Error(err))
 			again.Reset(repairAgain)
 		}

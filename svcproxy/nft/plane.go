@@ -58,6 +58,9 @@ type Stats struct {
 	Failures, Repairs, Drift uint64
 	// Rebuilds are new tables.
 	Rebuilds uint64
+	// Readings of all that the kernel has: at start, after a failed write, and when it is not known
+	// what others have damaged.
+	Readings uint64
 }
 
 // New opens the kernel and changes nothing. It takes CAP_NET_ADMIN.
@@ -190,14 +193,7 @@ func (p *Plane) replace(d *diff, name string, s *Service) {
 	old := p.entries[name]
 	p.flows.note(old, s)
 	if s != nil {
-		next = &entry{service: s}
-		if old != nil {
-			next.id, next.cluster, next.local = old.id, place(old.cluster, s.Cluster), place(old.local, s.Local)
-			next.number(old.numbers)
-		} else {
-			next.cluster, next.local = place(nil, s.Cluster), place(nil, s.Local)
-			next.number(nil)
-		}
+		next = newEntry(s, old)
 	}
 	switch {
 	case old == nil && next == nil:
@@ -285,7 +281,9 @@ func (p *Plane) Run(ctx context.Context) {
 type op struct {
 	element
 	remove bool
-	group  int
+	// lenient: it may be gone already.
+	lenient bool
+	group   int
 }
 
 // diff collects what changes. What is removed and added again unchanged is no change.

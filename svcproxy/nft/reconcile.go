@@ -30,6 +30,7 @@ func (p *Plane) reconcile() error {
 }
 
 func (p *Plane) compare() error {
+	p.stats.Readings++
 	tables, err := p.readTables()
 	if err != nil {
 		return err
@@ -93,7 +94,7 @@ func (p *Plane) difference(have map[elementKey]string) []op {
 	})
 	d.group++
 	for k, data := range have {
-		d.remove([]element{{set: k.set, key: k.key, end: k.end, intervalEnd: k.intervalEnd, data: data}})
+		d.remove([]element{k.element(data)})
 	}
 	return d.ops()
 }
@@ -174,8 +175,8 @@ func (e *entry) adopt(have map[elementKey]string) {
 			all = append(all, a)
 		}
 	}
-	e.cluster, e.local = place(places(e.id), e.cluster), place(places(e.id|localBit), e.local)
-	e.number(old)
+	cluster, local := places(e.id), places(e.id|localBit)
+	e.settle(cluster, local, old)
 }
 
 // rebuild fills a new table, chunk by chunk, and makes it live in the transaction that removes
@@ -286,9 +287,27 @@ type table struct {
 	ours    bool
 	current bool // has our fingerprint
 	flags   uint32
-	hooks   int
-	rules   map[string][]string // comments, by chain
+	chains  map[string]*liveChain
 	shapes  map[shape]struct{}
+}
+
+// liveChain is what the kernel tells of a chain.
+type liveChain struct {
+	hooked bool
+	// accepts what no rule decides.
+	accepts bool
+	// rules are their comments.
+	rules []string
+}
+
+// live tells whether packets come to the table.
+func (t *table) live() bool {
+	for _, c := range t.chains {
+		if c.hooked {
+			return true
+		}
+	}
+	return false
 }
 
 // readTables reads the tables that have a name of ours, and the rules in them.
@@ -327,7 +346,7 @@ func (p *Plane) clearUnfinished(all *[]*table) error {
 		return nil
 	}
 	for i, t := range *all {
-		if t.ours && t.hooks == 0 {
+		if t.ours && !t.live() {
 			b := newBatch(p.conn, t.name)
 			b.deleteTable(t.name)
 			*all = slices.Delete(*all, i, i+1)
@@ -338,7 +357,7 @@ func (p *Plane) clearUnfinished(all *[]*table) error {
 }
 
 func parseTable(v []byte) *table {
-	t := &table{rules: map[string][]string{}, shapes: map[shape]struct{}{}}
+	t := &table{chains: map[string]*liveChain{}, shapes: map[shape]struct{}{}}
 	for typ, v := range attrs(v) {
 		switch typ {
 		case unix.NFTA_TABLE_NAME:
@@ -355,18 +374,22 @@ func parseTable(v []byte) *table {
 
 func (p *Plane) readStructure(t *table) error {
 	err := p.dump(unix.NFT_MSG_GETCHAIN, t.name, "", func(m message) {
-		var table string
-		hooked := 0
+		var table, name string
+		c := &liveChain{accepts: true}
 		for typ, v := range attrs(m.body[genHead:]) {
 			switch typ {
 			case unix.NFTA_CHAIN_TABLE:
 				table = attrText(v)
+			case unix.NFTA_CHAIN_NAME:
+				name = attrText(v)
 			case unix.NFTA_CHAIN_HOOK:
-				hooked = 1
+				c.hooked = true
+			case unix.NFTA_CHAIN_POLICY:
+				c.accepts = attrUint32(v) == nfAccept
 			}
 		}
 		if table == t.name {
-			t.hooks += hooked
+			t.chains[name] = c
 		}
 	})
 	if err != nil {
@@ -384,8 +407,8 @@ func (p *Plane) readStructure(t *table) error {
 				comment = commentOf(v)
 			}
 		}
-		if table == t.name {
-			t.rules[chain] = append(t.rules[chain], comment)
+		if c := t.chains[chain]; table == t.name && c != nil {
+			c.rules = append(c.rules, comment)
 		}
 	})
 	if err != nil {
@@ -409,27 +432,25 @@ func (t *table) intact() bool {
 	if !t.current || t.flags != 0 {
 		return false
 	}
-	want := append(baseChains(), plainChains()...)
-	for s := range t.shapes {
-		for _, f := range families {
-			want = append(want, f.pickChains(s)...)
-		}
-	}
-	count := 0
+	want := wantedChains(t.shapes)
 	for _, c := range want {
-		comments := make([]string, 0, len(c.rules))
-		for _, r := range c.rules {
-			comments = append(comments, r.comment())
-		}
-		if !slices.Equal(comments, t.rules[c.name]) {
+		have, ok := t.chains[c.name]
+		if !ok || have.hooked != (c.hook != nil) || !have.accepts || !slices.Equal(c.comments(), have.rules) {
 			return false
 		}
-		count += len(comments)
 	}
-	for _, comments := range t.rules {
-		count -= len(comments)
+	return len(want) == len(t.chains)
+}
+
+// wantedChains are all that a table with these shapes has.
+func wantedChains(shapes map[shape]struct{}) []chain {
+	all := append(baseChains(), plainChains()...)
+	for s := range shapes {
+		for _, f := range families {
+			all = append(all, f.pickChains(s)...)
+		}
 	}
-	return count == 0 && t.hooks == len(baseChains())
+	return all
 }
 
 // readElements reads all elements that this package writes.

@@ -21,6 +21,15 @@ type chain struct {
 	rules []rule
 }
 
+// comments are those of its rules.
+func (c *chain) comments() []string {
+	all := make([]string, 0, len(c.rules))
+	for _, r := range c.rules {
+		all = append(all, r.comment())
+	}
+	return all
+}
+
 type hook struct {
 	typ      string
 	num      uint32

@@ -3,6 +3,7 @@ package nft
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -62,5 +63,77 @@ func TestScaleFigures(t *testing.T) {
 				t.Errorf("after a repair of nothing: %+v", s)
 			}
 		})
+	}
+}
+
+// How long somebody else's damage lasts among 100,000 endpoints, from the answer to him until all is
+// as it was.
+func TestRepairFigures(t *testing.T) {
+	h := netlab.NewHost(t)
+	p := newPlane(t, h, Config{})
+	apply(t, p, Changes{Complete: true, Put: manyServices(10_000, 10), Node: node})
+	start(t, p)
+	var other *conn
+	var err error
+	h.Do(t, func() { other, err = dial() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.close()
+	entryOf := func(i int) *entry { return p.entries[fmt.Sprintf("ns/service-%d/http", i)] }
+	for _, kind := range []struct {
+		name string
+		// changes are how many repair it once; 0: a new table.
+		times, changes int
+		damage         func(b *batch, i int)
+	}{
+		{"delete one element", 10, 1, func(b *batch, i int) { b.deleteElement(entryOf(i).elements()[3]) }},
+		{"delete 1,000 elements", 5, 1000, func(b *batch, i int) {
+			for j := range 1000 {
+				b.deleteElement(entryOf(1000*i + j).elements()[4])
+			}
+		}},
+		{"add an element", 10, 1, func(b *batch, i int) {
+			b.addElement(element{set: endpoints, key: numbersKey(uint32(i)<<20, 1), data: addrPort(ap("10.9.9.9:9"))})
+		}},
+		{"flush a chain", 10, 1, func(b *batch, _ int) { b.flushChain("translate4") }},
+		{"delete a chain", 10, 1, func(b *batch, _ int) { b.deleteChain(natPrerouting) }},
+		{"flush all rules", 5, len(wantedChains(p.shapes)), func(b *batch, _ int) {
+			for _, c := range wantedChains(p.shapes) {
+				b.flushChain(c.name)
+			}
+		}},
+		{"flush 10,000 elements", 5, 10_000, func(b *batch, i int) { b.flushSet(sets[services]) }},
+		{"flush 100,000 elements", 5, 100_000, func(b *batch, i int) { b.flushSet(sets[endpoints]) }},
+		{"delete the table", 5, 0, func(b *batch, i int) { b.deleteTable(b.table) }},
+	} {
+		var took []time.Duration
+		for i := range kind.times {
+			p.mu.Lock()
+			b := newBatch(other, p.table)
+			kind.damage(b, i)
+			before := p.stats
+			p.mu.Unlock()
+			if err := other.transact(b.finish()); err != nil {
+				t.Fatal(kind.name, err)
+			}
+			began := time.Now()
+			repaired := func() bool {
+				s := p.Stats()
+				return kind.changes > 0 && s.Drift-before.Drift >= uint64(kind.changes) || s.Rebuilds > before.Rebuilds
+			}
+			for !repaired() {
+				if time.Since(began) > 30*time.Second {
+					t.Fatal(kind.name, "is not repaired")
+				}
+				time.Sleep(100 * time.Microsecond)
+			}
+			took = append(took, time.Since(began))
+			if s := p.Stats(); kind.changes > 0 && s.Readings > before.Readings {
+				t.Errorf("%s: all of the kernel was read", kind.name)
+			}
+		}
+		slices.Sort(took)
+		t.Logf("%-24s p50 %v, max %v", kind.name, took[len(took)/2], took[len(took)-1])
 	}
 }

@@ -13,7 +13,7 @@ type set struct {
 	data     []field
 	verdicts bool
 	flags    uint32
-	counted  bool
+	counted  bool // each element counts packets
 	// size bounds what packets may add.
 	size uint32
 	// mirrored: its elements are written by this package, and compared when the kernel is read.
@@ -48,9 +48,11 @@ const (
 	slots
 	members
 	affinities
+	denied
 	hairpins
 	sources
 	clusterIPs
+	elsewhere
 	podCIDRs
 	unmasqueraded
 	dropInvalid
@@ -69,6 +71,9 @@ var sets = append(setsOf("4", addr4), setsOf("6", addr6)...)
 // maxAffinities bounds the clients that are remembered, so that an attacker with many addresses
 // costs no more than that much memory. The clients beyond are served without affinity.
 const maxAffinities = 1 << 18
+
+// maxDenied bounds the Services that count whom their source ranges keep out.
+const maxDenied = 1 << 16
 
 func setsOf(suffix string, addr field) []*set {
 	toNumber := []field{number32, number32}
@@ -102,9 +107,11 @@ func setsOf(suffix string, addr field) []*set {
 		name: "affinities" + suffix, key: []field{addr, number32}, data: toNumber,
 		flags: unix.NFT_SET_MAP | unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT, size: maxAffinities,
 	}
+	all[denied] = &set{name: "denied" + suffix, key: []field{number32}, flags: unix.NFT_SET_EVAL, counted: true, size: maxDenied}
 	all[hairpins] = plain("hairpins", addr, addr)
 	all[sources] = ranges("sources", number32, addr)
 	all[clusterIPs] = plain("cluster-ips", addr)
+	all[elsewhere] = plain("elsewhere", addr)
 	all[podCIDRs] = ranges("pods", addr)
 	all[unmasqueraded] = ranges("unmasqueraded", addr)
 	all[dropInvalid] = ranges("drop-invalid", addr)

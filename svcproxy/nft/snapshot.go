@@ -26,7 +26,7 @@ func Look() (*Snapshot, error) {
 	}
 	s := &Snapshot{}
 	for _, t := range tables {
-		if !t.ours || t.hooks == 0 {
+		if !t.ours || !t.live() {
 			continue
 		}
 		s.Table = t.name

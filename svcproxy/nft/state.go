@@ -27,6 +27,9 @@ type Service struct {
 	// ClusterIPs are addresses whose ports are all known: what comes to one and is no Frontend of
 	// any Service is rejected.
 	ClusterIPs []netip.Addr
+	// Elsewhere are addresses that another program serves: what comes to them goes on, although they
+	// are in Node.ServiceCIDRs.
+	Elsewhere []netip.Addr
 	// Affinity is for how long after its last new connection a client goes to the same
 	// endpoint, in whole seconds; zero: not at all.
 	Affinity time.Duration

@@ -124,6 +124,10 @@ func (t *tracer) decide() bool {
 		t.met(clusterIPs, to.String(), "")
 		return t.end(Refuse)
 	}
+	if _, ok := t.find(elsewhere, string(appendAddr(nil, to))); ok {
+		t.met(elsewhere, to.String(), "")
+		return true
+	}
 	if t.inRange(serviceCIDRs, to) {
 		t.met(serviceCIDRs, to.String(), "")
 		return t.end(Discard)

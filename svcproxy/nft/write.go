@@ -77,9 +77,12 @@ func (b *batch) addOps(ops []op) {
 	}
 	slices.SortStableFunc(ops, bySet)
 	for _, o := range ops {
-		if o.remove {
+		switch {
+		case o.lenient:
+			b.destroyElement(o.element)
+		case o.remove:
 			b.deleteElement(o.element)
-		} else {
+		default:
 			b.addElement(o.element)
 		}
 	}

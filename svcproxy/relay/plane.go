@@ -36,6 +36,9 @@ type Config struct {
 	// Retry is how often ports that could not be had are tried again, and new addresses of this
 	// host are looked for; zero: 5 s.
 	Retry time.Duration
+	// ConnectFailed is called when an endpoint of the Service of that name did not take a TCP
+	// connection; nil: nobody is. It must not block.
+	ConnectFailed func(service string, endpoint netip.AddrPort)
 	// Log may be nil.
 	Log *zap.Logger
 	// Within runs what makes sockets, in another network namespace; nil: just runs it. For tests.
@@ -67,6 +70,9 @@ func (c Config) withDefaults() Config {
 	c.Retry = cmp.Or(c.Retry, 5*time.Second)
 	if c.Log == nil {
 		c.Log = zap.NewNop()
+	}
+	if c.ConnectFailed == nil {
+		c.ConnectFailed = func(string, netip.AddrPort) {}
 	}
 	if c.Within == nil {
 		c.Within = func(f func()) { f() }

@@ -114,6 +114,7 @@ func (s *tcpSocket) connect(r *route, from netip.AddrPort, among []netip.AddrPor
 			return c.(*net.TCPConn)
 		}
 		s.counters.connectFailures.Add(1)
+		s.plane.cfg.ConnectFailed(r.service.Name, endpoint)
 		s.plane.cfg.Log.Debug("an endpoint takes no connection", zap.String("service", r.service.Name), zap.Error(err))
 	}
 	return nil

@@ -1,0 +1,92 @@
+package svcproxy
+
+import (
+	"slices"
+	"time"
+)
+
+// An endpoint that moves from one EndpointSlice to another, or is replaced by one that another
+// slice has, is for a moment in none: the slices are written one after the other. Clients would be
+// refused by a Service that has never stopped serving. So the last endpoints of a Service port stay
+// for a short while when they are taken out of its slices, if they were ready when that was done, and
+// until any other can be used.
+//
+// They do not stay if anything was said of them: not ready, or terminating. An endpoint that was
+// terminating before it went is gone indeed, and a Service that is scaled to zero refuses at once.
+
+// past is what a Service was when it was compiled before.
+type past struct {
+	service *Service // nil: it was not
+	now     time.Time
+}
+
+// hold gives a port that has no usable endpoint those that it had, for as long as Rules.Hold, and
+// tells whether it has any now.
+func (c *pass) hold(p *Port, usable bool) bool {
+	if usable || c.rules.Hold <= 0 {
+		return usable
+	}
+	until := c.past.until(c.rules.Hold)
+	if !c.past.now.Before(until) {
+		return false
+	}
+	need := policiesOf(p.Frontends)
+	for _, e := range c.past.endpoints(p.Key) {
+		said := slices.ContainsFunc(p.Endpoints, func(now Endpoint) bool { return now.Addr == e.Addr })
+		if said || e.Terminating || !e.Ready && e.Why != ReasonHeld {
+			continue
+		}
+		e.Ready, e.Why, e.Cluster, e.ForLocal = false, ReasonHeld, need.cluster && e.Cluster, need.local && e.ForLocal
+		if e.Cluster || e.ForLocal {
+			p.Endpoints = append(p.Endpoints, e)
+			c.heldUntil = until
+			usable = true
+		}
+	}
+	slices.SortFunc(p.Endpoints, func(a, b Endpoint) int { return a.Addr.Compare(b.Addr) })
+	return usable
+}
+
+// until is when endpoints that are held are let go. It does not move.
+func (p *past) until(hold time.Duration) time.Time {
+	if p.service != nil && !p.service.heldUntil.IsZero() {
+		return p.service.heldUntil
+	}
+	return p.now.Add(hold)
+}
+
+func (p *past) endpoints(port string) []Endpoint {
+	for _, was := range portsOf(p.service) {
+		if was.Key == port {
+			return was.Endpoints
+		}
+	}
+	return nil
+}
+
+// letGo compiles the Services whose endpoints have been held long enough.
+func (c *compiler) letGo() Delta {
+	now, over := c.now(), map[string]struct{}{}
+	for key, until := range c.held {
+		if !now.Before(until) {
+			over[key] = struct{}{}
+		}
+	}
+	return c.compile(over)
+}
+
+// nextLetGo is when to letGo; zero: nothing is held.
+func (c *compiler) nextLetGo() (next time.Time) {
+	for _, until := range c.held {
+		next = earlier(next, until)
+	}
+	return next
+}
+
+// earlier is the first of two times, of which zero is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,104 @@
+package nft
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// damage is what others have done to tables of ours, as the kernel told it. The zero value is none.
+type damage struct {
+	// unknown: all has to be read to know.
+	unknown bool
+	// tables are those that it is about.
+	tables map[string]struct{}
+	// rules: chains or rules have changed.
+	rules bool
+	// elements are those of our sets that somebody added or deleted.
+	elements map[elementKey]touched
+}
+
+// touched is what the last that was heard of an element left of it.
+type touched struct {
+	there bool
+	data  string
+	// lost is what its counter had seen when it was deleted.
+	lost uint64
+}
+
+// maxTouched bounds what is remembered of others' doings; above it all is read.
+const maxTouched = 1 << 20
+
+// setIDs are the sets that this package writes, by name.
+var setIDs = func() map[string]setID {
+	ids := map[string]setID{}
+	for i, s := range sets {
+		if s.mirrored {
+			ids[s.name] = setID(i)
+		}
+	}
+	return ids
+}()
+
+// hear takes one message that somebody else has caused, and tells whether it is about us.
+func (d *damage) hear(m message) bool {
+	typ, ok := m.nftType()
+	if !ok || typ == unix.NFT_MSG_NEWGEN || typ == unix.NFT_MSG_TRACE {
+		return false
+	}
+	table, set := namesIn(m)
+	if !slices.Contains(tableNames[:], table) {
+		return false
+	}
+	if d.tables == nil {
+		d.tables, d.elements = map[string]struct{}{}, map[elementKey]touched{}
+	}
+	d.tables[table] = struct{}{}
+	switch typ {
+	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
+		d.rules = true
+	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
+		id, ours := setIDs[set]
+		if !ours {
+			return false // packets write to the others, or somebody has made one for himself
+		}
+		d.hearElements(id, m, typ == unix.NFT_MSG_NEWSETELEM)
+	default:
+		d.unknown = true
+	}
+	return true
+}
+
+// namesIn are the first two attributes of a message: the table, and of elements the set.
+func namesIn(m message) (table, set string) {
+	for typ, v := range attrs(m.body[genHead:]) {
+		switch typ {
+		case 1: // the table comes first everywhere
+			table = attrText(v)
+		case unix.NFTA_SET_ELEM_LIST_SET:
+			set = attrText(v)
+			return table, set
+		}
+	}
+	return table, set
+}
+
+func (d *damage) hearElements(id setID, m message, there bool) {
+	eachElementOf(id, m, func(e element, c Counters) {
+		t := touched{there: there, data: e.data, lost: d.elements[e.elementKey()].lost}
+		if !there {
+			t.lost += c.Connections
+		}
+		d.elements[e.elementKey()] = t
+	})
+	d.unknown = d.unknown || len(d.elements) > maxTouched
+	if d.unknown {
+		clear(d.elements) // nobody will ask
+	}
+}
+
+// onlyOf tells whether it is known what was damaged, and nothing but this table was.
+func (d *damage) onlyOf(table string) bool {
+	_, about := d.tables[table]
+	return !d.unknown && about && len(d.tables) == 1
+}
