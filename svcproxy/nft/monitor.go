@@ -64,8 +64,13 @@ func (m *monitor) take() *damage {
 	return &d
 }
 
-// repairAgain is how long after a repair that failed the next is tried.
-const repairAgain = 50 * time.Millisecond
+const (
+	// repairAgain is how long after a repair that failed the next is tried.
+	repairAgain = 50 * time.Millisecond
+	// mendPause is how long after a repair the next one waits at least: great damage is told in many
+	// messages, and with another program that repairs the same table it would be a race of two.
+	mendPause = 5 * time.Millisecond
+)
 
 // watch repairs until ctx ends.
 func (p *Plane) watch(ctx context.Context) {
@@ -80,13 +85,18 @@ func (p *Plane) watch(ctx context.Context) {
 	defer func() { <-done }()
 	again := time.NewTimer(time.Hour)
 	defer again.Stop()
+	var mended time.Time
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return
 		case <-damaged:
+			if !sleep(ctx, mendPause-time.Since(mended)) {
+				return
+			}
 			err = p.mend(p.monitor.take())
+			mended = time.Now()
 		case <-again.C:
 			err = p.Repair()
 		}
@@ -94,6 +104,21 @@ func (p *Plane) watch(ctx context.Context) {
 			p.log.Warn("repair of the nftables table failed and is tried again", zap.Error(err))
 			again.Reset(repairAgain)
 		}
+	}
+}
+
+// sleep tells whether ctx has not ended meanwhile.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
 	}
 }
 

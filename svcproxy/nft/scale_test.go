@@ -103,9 +103,9 @@ func TestRepairFigures(t *testing.T) {
 				b.flushChain(c.name)
 			}
 		}},
-		{"flush 10,000 elements", 5, 10_000, func(b *batch, i int) { b.flushSet(sets[services]) }},
-		{"flush 100,000 elements", 5, 100_000, func(b *batch, i int) { b.flushSet(sets[endpoints]) }},
-		{"delete the table", 5, 0, func(b *batch, i int) { b.deleteTable(b.table) }},
+		{"flush 10,000 elements", 5, 10_000, func(b *batch, _ int) { b.flushSet(sets[services]) }},
+		{"flush 100,000 elements", 5, 100_000, func(b *batch, _ int) { b.flushSet(sets[endpoints]) }},
+		{"delete the table", 5, 0, func(b *batch, _ int) { b.deleteTable(b.table) }},
 	} {
 		var took []time.Duration
 		for i := range kind.times {
