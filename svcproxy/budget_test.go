@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/svcproxy/netlab"
 	"github.com/portico-ingress/portico/svcproxy/nft"
@@ -73,10 +71,4 @@ func settle(programmed chan time.Duration) {
 			return
 		}
 	}
-}
-
-func cpuSeconds() float64 {
-	var u unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
-	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }

@@ -22,13 +22,21 @@ type compiler struct {
 	objects  *manifests.Objects
 	services *iradix.Tree[*Service]
 	claims   claims
+	// troubled are those of services that have Problems.
+	troubled *iradix.Tree[*Service]
+	// writing and troubling are services and troubled while compile changes them: many changes in
+	// one transaction copy each part of a tree once.
+	writing, troubling *iradix.Txn[*Service]
 	// held are the Services that go on with endpoints that are not listed any more, and until when.
 	held map[string]time.Time
 	now  func() time.Time
 }
 
 func newCompiler(rules Rules) *compiler {
-	return &compiler{rules: rules, at: here{place: place{node: rules.NodeName}}, services: iradix.New[*Service](), claims: claims{}, held: map[string]time.Time{}, now: time.Now}
+	return &compiler{
+		rules: rules, at: here{place: place{node: rules.NodeName}}, services: iradix.New[*Service](), troubled: iradix.New[*Service](),
+		claims: claims{}, held: map[string]time.Time{}, now: time.Now,
+	}
 }
 
 // Delta is what has changed of the desired state.
@@ -65,20 +73,22 @@ func (c *compiler) setPlace(at here) (d Delta) {
 	if c.objects == nil {
 		return d
 	}
-	dirty := map[string]struct{}{}
-	for s := range c.objects.Services() {
-		dirty[s.Namespace+"/"+s.Name] = struct{}{}
+	// Those that have never been compiled are about to be.
+	dirty := make(map[string]struct{}, c.services.Len())
+	for s := range walk(c.services) {
+		dirty[s.Key()] = struct{}{}
 	}
 	return c.compile(dirty)
 }
 
 // compile compiles those named, and those who gain or lose an address by that.
 func (c *compiler) compile(dirty map[string]struct{}) Delta {
-	before := map[string]*Service{}
+	c.writing, c.troubling = c.services.Txn(), c.troubled.Txn()
+	before := make(map[string]*Service, len(dirty))
 	for round := slices.Sorted(maps.Keys(dirty)); len(round) > 0; {
 		var next []string
 		for _, key := range round {
-			old, _ := c.services.Get([]byte(key))
+			old, _ := c.writing.Get([]byte(key))
 			if _, ok := before[key]; !ok {
 				before[key] = old
 			}
@@ -86,6 +96,8 @@ func (c *compiler) compile(dirty map[string]struct{}) Delta {
 		}
 		round = next
 	}
+	c.services, c.troubled = c.writing.Commit(), c.troubling.Commit()
+	c.writing, c.troubling = nil, nil
 	return c.delta(before)
 }
 
@@ -102,11 +114,17 @@ func (c *compiler) compileOne(key string, old *Service) []string {
 	}
 	others := c.claims.replace(old, next)
 	if next == nil {
-		c.services, _, _ = c.services.Delete([]byte(key))
+		c.writing.Delete([]byte(key))
+		c.troubling.Delete([]byte(key))
 		return others
 	}
 	c.settle(next)
-	c.services, _, _ = c.services.Insert([]byte(key), next)
+	c.writing.Insert([]byte(key), next)
+	if len(next.Problems) > 0 {
+		c.troubling.Insert([]byte(key), next)
+	} else {
+		c.troubling.Delete([]byte(key))
+	}
 	return others
 }
 

@@ -36,7 +36,8 @@ type Controller struct {
 	compiler *compiler
 	health   *healthServers
 	outliers *outliers
-	complete bool // the data plane has once been told everything
+	taken    time.Time // the last time that changes were
+	complete bool      // the data plane has once been told everything
 	network  Network
 	// since is when the oldest change that is not live yet reached the Store.
 	since time.Time
@@ -55,7 +56,9 @@ type State struct {
 	// Programming is how long the last change took from the Store until it was live.
 	Programming time.Duration
 	services    *iradix.Tree[*Service]
-	source      []manifests.Problem
+	// troubled are those of them that have Problems.
+	troubled *iradix.Tree[*Service]
+	source   []manifests.Problem
 }
 
 // failedLong is how long changes may fail before load balancers are told to send elsewhere.
@@ -68,11 +71,15 @@ func (s *State) Healthy() bool {
 
 // Services walks all Services by namespace and name.
 func (s *State) Services() iter.Seq[*Service] {
+	return walk(s.services)
+}
+
+func walk(t *iradix.Tree[*Service]) iter.Seq[*Service] {
 	return func(yield func(*Service) bool) {
-		if s.services == nil {
+		if t == nil {
 			return
 		}
-		it := s.services.Root().Iterator()
+		it := t.Root().Iterator()
 		for _, v, ok := it.Next(); ok; _, v, ok = it.Next() {
 			if !yield(v) {
 				return
@@ -81,10 +88,10 @@ func (s *State) Services() iter.Seq[*Service] {
 	}
 }
 
-// Problems are those of the source and of all Services.
+// Problems are those of the source and of all Services. They cost as much as there are of them.
 func (s *State) Problems() []manifests.Problem {
 	all := slices.Clone(s.source)
-	for v := range s.Services() {
+	for v := range walk(s.troubled) {
 		all = append(all, v.Problems...)
 	}
 	return all
@@ -137,6 +144,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-c.cfg.Store.Changed():
+			c.gather(ctx)
 			c.take()
 		case q := <-c.asked:
 			q.answer <- c.explain(q)
@@ -151,6 +159,22 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.tryAgain(ctx)
 		}
 	}
+}
+
+// takeEvery is how often changes are taken at most. One alone is taken at once; of a stream of
+// them, as when a folder of Services is applied, those that come in this time are taken together,
+// which costs less for each.
+const takeEvery = 5 * time.Millisecond
+
+// gather waits for takeEvery since the last changes were taken.
+func (c *Controller) gather(ctx context.Context) {
+	if d := takeEvery - time.Since(c.taken); d > 0 {
+		select {
+		case <-ctx.Done():
+		case <-time.After(d):
+		}
+	}
+	c.taken = time.Now()
 }
 
 // letGo takes endpoints away that were held long enough.
@@ -229,7 +253,7 @@ func (c *Controller) again() {
 }
 
 func (c *Controller) finish(err error, problems []manifests.Problem, compile, write time.Duration) {
-	next := &State{Ready: c.state.Load().Ready || err == nil, Err: err, services: c.compiler.services, source: problems}
+	next := &State{Ready: c.state.Load().Ready || err == nil, Err: err, services: c.compiler.services, troubled: c.compiler.troubled, source: problems}
 	defer c.state.Store(next)
 	if err != nil {
 		if next.FailedSince = c.state.Load().FailedSince; next.FailedSince.IsZero() {

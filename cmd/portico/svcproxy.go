@@ -257,6 +257,7 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 	store := manifests.NewStore()
 	metrics := newSvcproxyMetrics(plane)
 	observer := metrics.observer()
+	hurry(observer)
 	controller := svcproxy.New(svcproxy.Config{
 		Store: store, Plane: plane.Plane,
 		Rules:    flags.rules(plane),

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -34,19 +36,41 @@ func (c *connectionCounter) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.NewInvalidMetric(c.desc, err)
 		return
 	}
+	slices.SortFunc(counts, func(a, b nft.Count) int { return frontendOf(&a).compare(frontendOf(&b)) })
+	// One Service after the other, so that only one of them is held. Frontends that are not there any
+	// more have no name to be counted under.
 	sums := map[connectionLabels]uint64{}
-	owners := frontendOwners(c.state())
-	for _, n := range counts {
-		// Frontends that are not there any more have no name to be counted under.
-		if o, ok := owners[frontendKey{n.Protocol, n.IPv6, n.Addr, n.Port}]; ok {
-			labels := o.connectionLabels
-			labels.action = actionOf(n.Kind)
-			sums[labels] += n.Connections
+	for v := range c.state().Services() {
+		clear(sums)
+		addConnections(sums, v, counts)
+		for l, n := range sums {
+			to <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(n),
+				l.namespace, l.service, l.port, l.protocol, l.frontend, l.action)
 		}
 	}
-	for l, n := range sums {
-		to <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(n),
-			l.namespace, l.service, l.port, l.protocol, l.frontend, l.action)
+}
+
+// addConnections adds up what came to a Service; counts are in the order of frontends.
+func addConnections(sums map[connectionLabels]uint64, s *svcproxy.Service, counts []nft.Count) {
+	eachFrontend(s, func(k frontendKey, _ *svcproxy.Port, labels connectionLabels) {
+		at, _ := slices.BinarySearchFunc(counts, k, func(c nft.Count, k frontendKey) int { return frontendOf(&c).compare(k) })
+		for ; at < len(counts) && frontendOf(&counts[at]) == k; at++ {
+			labels.action = actionOf(counts[at].Kind)
+			sums[labels] += counts[at].Connections
+		}
+	})
+}
+
+// eachFrontend gives those that the Service has.
+func eachFrontend(s *svcproxy.Service, visit func(frontendKey, *svcproxy.Port, connectionLabels)) {
+	for _, p := range s.Ports {
+		for i := range p.Frontends {
+			if f := &p.Frontends[i]; f.ClaimedBy == "" {
+				visit(frontendKey{protocolNumbers[p.Protocol], p.IPv6, f.Addr, f.Port}, p, connectionLabels{
+					namespace: s.Namespace, service: s.Name, port: p.Name, protocol: string(p.Protocol), frontend: string(f.Source),
+				})
+			}
+		}
 	}
 }
 
@@ -59,27 +83,30 @@ type frontendKey struct {
 	port     uint16
 }
 
+func frontendOf(c *nft.Count) frontendKey { return frontendKey{c.Protocol, c.IPv6, c.Addr, c.Port} }
+
+func (k frontendKey) compare(o frontendKey) int {
+	family := func(k frontendKey) int {
+		if k.ipv6 {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(k.protocol, o.protocol), family(k)-family(o), k.addr.Compare(o.addr), cmp.Compare(k.port, o.port))
+}
+
 // owners say whose each address and port is.
 type owners map[frontendKey]owner
 
 type owner struct {
-	connectionLabels
-	endpoints []svcproxy.Endpoint // by address
+	service *svcproxy.Service
+	port    *svcproxy.Port
 }
 
 func frontendOwners(s *svcproxy.State) owners {
 	owners := owners{}
 	for v := range s.Services() {
-		for _, p := range v.Ports {
-			for i := range p.Frontends {
-				f := &p.Frontends[i]
-				if f.ClaimedBy == "" {
-					owners[frontendKey{protocolNumbers[p.Protocol], p.IPv6, f.Addr, f.Port}] = owner{connectionLabels{
-						namespace: v.Namespace, service: v.Name, port: p.Name, protocol: string(p.Protocol), frontend: string(f.Source),
-					}, p.Endpoints}
-				}
-			}
-		}
+		eachFrontend(v, func(k frontendKey, p *svcproxy.Port, _ connectionLabels) { owners[k] = owner{v, p} })
 	}
 	return owners
 }

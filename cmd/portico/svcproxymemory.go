@@ -10,9 +10,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// svcproxyGCPercent: nearly all memory is objects that stay, and little is made anew. Collecting
-// more often costs a little CPU.
-const svcproxyGCPercent = 25
+// svcproxyGCPercent: nearly all memory is objects that stay, and tidy gives back what is free. Lower
+// saves some megabytes and costs CPU while much changes: at 10,000 Services of 10 endpoints 25 is 119 MB resident after
+// the fill and 123 at most, and 28% of its CPU is collecting; 75 is 126 MB and 145 at most, and 13%.
+const svcproxyGCPercent = 75
 
 // frugal keeps memory low, unless GOGC says otherwise.
 func frugal(log *zap.Logger) {

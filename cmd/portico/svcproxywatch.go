@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -123,13 +124,14 @@ type endpointLabels struct{ namespace, service, port, protocol, endpoint string 
 
 // Collect implements prometheus.Collector.
 func (c *endpointCollector) Collect(to chan<- prometheus.Metric) {
-	owners := frontendOwners(c.state())
+	// Without any traffic there is nobody to look for.
+	owners := sync.OnceValue(func() owners { return frontendOwners(c.state()) })
 	sums := map[endpointLabels]*svcproxy.Traffic{}
-	all, uncounted := c.flows.Traffic(func(t *svcproxy.Traffic) bool { return owners.of(t) != nil })
+	all, uncounted := c.flows.Traffic(func(t *svcproxy.Traffic) bool { return owners().of(t) != nil })
 	for i := range all {
 		t := &all[i]
-		o := owners.of(t)
-		l := endpointLabels{o.namespace, o.service, o.port, o.protocol, t.Endpoint.String()}
+		o := owners().of(t)
+		l := endpointLabels{o.service.Namespace, o.service.Name, o.port.Name, string(o.port.Protocol), t.Endpoint.String()}
 		sum := sums[l]
 		if sum == nil {
 			sum = &svcproxy.Traffic{}
@@ -164,7 +166,7 @@ func (o owners) of(t *svcproxy.Traffic) *owner {
 			return nil
 		}
 	}
-	_, ok = slices.BinarySearchFunc(l.endpoints, t.Endpoint, func(e svcproxy.Endpoint, a netip.AddrPort) int { return e.Addr.Compare(a) })
+	_, ok = slices.BinarySearchFunc(l.port.Endpoints, t.Endpoint, func(e svcproxy.Endpoint, a netip.AddrPort) int { return e.Addr.Compare(a) })
 	if !ok {
 		return nil
 	}

@@ -3,6 +3,7 @@ package addresses
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -98,12 +99,14 @@ func (c *Controller) Sync(ctx context.Context, s State) ([]manifests.Problem, er
 	for _, svc := range s.Services {
 		d := c.allocator.Allocate(svc, s.NamespaceLabels[svc.Namespace])
 		problems = append(problems, d.Problems...)
-		if err := c.settle(ctx, svc.DeepCopy(), d); err != nil {
+		if err := c.settle(ctx, svc, d); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	problems = append(problems, s.Unserved...)
-	c.tell(ctx, problems, s)
+	if err := c.tell(ctx, problems, s); err != nil {
+		errs = append(errs, err)
+	}
 	return problems, errors.Join(errs...)
 }
 
@@ -122,8 +125,13 @@ func (c *Controller) forget(services []*corev1.Service) {
 }
 
 func (c *Controller) settle(ctx context.Context, svc *corev1.Service, d Decision) error {
-	before := svc.Status.DeepCopy()
-	err := c.write.apply(ctx, svc, d, c.allocator.Serves(svc))
+	ours := c.allocator.Serves(svc)
+	if agrees(svc, d, ours) {
+		return nil
+	}
+	before := svc.Status
+	svc = svc.DeepCopy() // of others, who only read it
+	err := c.write.apply(ctx, svc, d, ours)
 	switch {
 	case apierrors.IsConflict(err):
 		return nil
@@ -139,8 +147,9 @@ func (c *Controller) settle(ctx context.Context, svc *corev1.Service, d Decision
 	return nil
 }
 
-// tell makes each new problem an Event on its object, once for as long as it lasts.
-func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s State) {
+// tell makes each new problem an Event on its object, once for as long as it lasts. The error is
+// about those that could not be written, which the next Sync writes.
+func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s State) (failed error) {
 	still := map[manifests.Problem]bool{}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -154,11 +163,12 @@ func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s S
 			note = p.Field + ": " + note
 		}
 		if err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, reasonOf(p, s), note); err != nil {
-			c.log.Warn("Event not written", zap.Stringer("problem", p), zap.Error(err))
+			failed = fmt.Errorf("event about %s not written: %w", p, err)
 			delete(still, p)
 		}
 	}
 	c.told = still
+	return failed
 }
 
 func reasonOf(p manifests.Problem, s State) string {

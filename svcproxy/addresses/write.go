@@ -28,6 +28,21 @@ type writer struct {
 	identity string
 }
 
+// agrees says that a Service is already as decided.
+func agrees(svc *corev1.Service, d Decision, ours bool) bool {
+	if !ours {
+		_, was := svc.Annotations[AnnotationFrom]
+		return !was
+	}
+	return (len(d.Addresses) == 0 || marked(svc, d.Pool)) && slices.EqualFunc(ingressOf(svc, d), svc.Status.LoadBalancer.Ingress, sameIngress)
+}
+
+// marked says whether a Service has the finalizer, and the name of its pool; "" is of none any more.
+func marked(svc *corev1.Service, pool string) bool {
+	had, marked := svc.Annotations[AnnotationFrom]
+	return slices.Contains(svc.Finalizers, Finalizer) && marked && (pool == "" || had == pool)
+}
+
 // apply writes what differs, in an order that can be broken off anywhere: first the finalizer
 // and the pool, so that no address is in a status that nobody takes back; then the status. What
 // is given back goes the other way.
@@ -65,12 +80,11 @@ func (w writer) clear(ctx context.Context, svc *corev1.Service) error {
 }
 
 func (w writer) mark(ctx context.Context, svc *corev1.Service, pool string) error {
-	had, marked := svc.Annotations[AnnotationFrom]
-	if pool == "" { // of no pool any more: it was of this one
-		pool = had
-	}
-	if slices.Contains(svc.Finalizers, Finalizer) && marked && had == pool {
+	if marked(svc, pool) {
 		return nil
+	}
+	if pool == "" { // of no pool any more: it was of this one
+		pool = svc.Annotations[AnnotationFrom]
 	}
 	finalizers := svc.Finalizers
 	if !slices.Contains(finalizers, Finalizer) {

@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ func (b *Balancer) lead(ctx context.Context) {
 	b.log.Info("this node's svcproxy is the leader: it gives LoadBalancer Services their addresses")
 	namespaces := informers.NewSharedInformerFactory(b.cfg.Client, 0).Core().V1().Namespaces().Informer()
 	if _, err := namespaces.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { poke(b.allocate) }, UpdateFunc: func(any, any) { poke(b.allocate) },
+		AddFunc: func(any) { b.allotAll() }, UpdateFunc: func(any, any) { b.allotAll() },
 	}); err != nil {
 		b.log.Error("cannot watch namespaces", zap.Error(err))
 		return
@@ -39,7 +40,8 @@ func (b *Balancer) lead(ctx context.Context) {
 		b.log.Error("nobody gives out addresses", zap.Error(err))
 		return
 	}
-	poke(b.allocate)
+	b.allotAll()
+	var told []manifests.Problem
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
@@ -47,53 +49,65 @@ func (b *Balancer) lead(ctx context.Context) {
 		case <-b.allocate:
 		}
 		wait(ctx, gather)
-		s, ok := b.state(namespaces)
+		unserved := b.unserved()
+		if !b.due() && slices.Equal(unserved, told) {
+			continue
+		}
+		s, ok := b.state(namespaces, unserved)
 		if !ok {
 			continue
 		}
+		told = unserved
 		if _, err := controller.Sync(ctx, s); err != nil && ctx.Err() == nil {
 			b.log.Warn("not everything about LoadBalancer Services could be written; tried again", zap.Error(err))
 			wait(ctx, again)
-			poke(b.allocate)
+			b.allotAll()
 		}
 	}
 }
 
-// state is what is decided from; false, if there is nothing to decide: no Service is known yet,
-// or nobody has made a pool, so that LoadBalancer Services are somebody else's.
-func (b *Balancer) state(namespaces cache.SharedIndexInformer) (addresses.State, bool) {
+// allotAll has the next round decide about all candidates.
+func (b *Balancer) allotAll() {
 	b.mu.Lock()
-	objects := b.objects
+	b.allot = true
+	b.mu.Unlock()
+	poke(b.allocate)
+}
+
+// due says whether anything has changed since the last round that addresses depend on. Most changes
+// of a cluster are of Services that have none.
+func (b *Balancer) due() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.allot
+}
+
+// state is what is decided from; false, if no Service is known yet. It has no Services if nobody has
+// made a pool, so that LoadBalancer Services are somebody else's. It costs what candidates and
+// problems there are.
+func (b *Balancer) state(namespaces cache.SharedIndexInformer, unserved []manifests.Problem) (addresses.State, bool) {
+	b.mu.Lock()
+	objects, services := b.objects, b.candidates.list()
+	b.allot = b.allot && objects == nil // what changes from here on is for the next round
 	b.mu.Unlock()
 	if objects == nil {
 		return addresses.State{}, false
 	}
 	p := b.watch.settings().pooled(b.cfg.Pools)
 	s := addresses.State{
-		Pools: p.pools, PoolProblems: p.problems, UIDs: p.uids, Unserved: b.unserved(),
+		Pools: p.pools, PoolProblems: p.problems, UIDs: p.uids, Unserved: unserved,
 		NamespaceLabels: map[string]map[string]string{},
 	}
 	for _, ns := range typed[corev1.Namespace](namespaces) {
 		s.NamespaceLabels[ns.Name] = ns.Labels
 	}
-	about := map[manifests.Ref]bool{}
-	for _, u := range s.Unserved {
-		about[u.Object] = true
-	}
-	ours := len(p.pools)+len(p.problems) > 0
-	for svc := range objects.Services() {
-		_, given := svc.Annotations[addresses.AnnotationFrom]
-		ref := manifests.Ref{Kind: manifests.KindService, Namespace: svc.Namespace, Name: svc.Name}
-		if given || svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
-			s.Services = append(s.Services, svc)
+	for _, u := range unserved {
+		if svc := objects.Service(u.Object.Namespace, u.Object.Name); svc != nil {
+			s.UIDs[u.Object] = svc.UID
 		}
-		if about[ref] {
-			s.UIDs[ref] = svc.UID
-		}
-		ours = ours || given
 	}
-	if !ours {
-		s.Services = nil
+	if len(p.pools)+len(p.problems) > 0 || slices.ContainsFunc(services, given) {
+		s.Services = services
 	}
 	return s, true
 }

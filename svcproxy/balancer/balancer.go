@@ -32,6 +32,10 @@ type Balancer struct {
 	dirty   map[string]manifests.Ref
 	// resources: something has changed besides Services.
 	resources bool
+	// candidates follow objects.
+	candidates candidates
+	// allot: the next round of the leader decides about all candidates.
+	allot bool
 
 	// What follows belongs to the goroutine of follow.
 	claims map[string]serviceClaim
@@ -54,6 +58,7 @@ func New(cfg Config) (*Balancer, error) {
 	b := &Balancer{
 		cfg: cfg, log: cfg.Log, changed: make(chan struct{}, 1), allocate: make(chan struct{}, 1),
 		dirty: map[string]manifests.Ref{}, claims: map[string]serviceClaim{},
+		candidates: candidates{},
 	}
 	b.watch = newWatcher(&b.cfg, b.log, b.resourceChanged)
 	b.events = newEventSender(cfg.Client, cfg.Node, b.log)
@@ -71,6 +76,9 @@ func (b *Balancer) Change(c manifests.Change) {
 		switch r.Kind {
 		case manifests.KindService:
 			services = true
+			if b.candidates.replace(r, c.Objects.Service(r.Namespace, r.Name)) {
+				b.allot = true
+			}
 		case manifests.KindEndpointSlice: // by the name of its Service
 		default:
 			continue
@@ -86,7 +94,7 @@ func (b *Balancer) Change(c manifests.Change) {
 
 func (b *Balancer) resourceChanged() {
 	b.mu.Lock()
-	b.resources = true
+	b.resources, b.allot = true, true
 	b.mu.Unlock()
 	poke(b.changed)
 	poke(b.allocate)

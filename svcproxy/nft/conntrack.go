@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"slices"
@@ -23,17 +24,23 @@ import (
 // 30 s; kubernetes/kubernetes#48719). That flow is deleted as well if nobody has answered it yet.
 
 // flowsPause is between two looks at all that connection tracking has, which on a busy node is a
-// lot: Services that come one after the other share a look.
-const flowsPause = 250 * time.Millisecond
+// lot: Services that come one after the other share a look. Even where there is next to nothing, the kernel goes through all of
+// its buckets. TCP can wait for longer, flowsPatience: a client repeats its first packet after a second.
+const (
+	flowsPause    = 250 * time.Millisecond
+	flowsPatience = time.Second
+)
 
 // flows deletes what connection tracking remembers of Services and what is not right any more.
 type flows struct {
 	handle *netlink.Handle
 	log    *zap.Logger
-	poke   chan struct{}
+	// poke says that there is something to look for, and urgent that it is not all TCP.
+	poke, urgent chan struct{}
 
 	mu      sync.Mutex
 	pending map[string]*Service
+	hurry   bool // some of pending are not TCP
 }
 
 func newFlows(log *zap.Logger) (*flows, error) {
@@ -41,7 +48,7 @@ func newFlows(log *zap.Logger) (*flows, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &flows{handle: h, log: log, poke: make(chan struct{}, 1), pending: map[string]*Service{}}, nil
+	return &flows{handle: h, log: log, poke: make(chan struct{}, 1), urgent: make(chan struct{}, 1), pending: map[string]*Service{}}, nil
 }
 
 // note remembers a Service to which flows may lead that are wrong now, until it is in the kernel.
@@ -59,6 +66,7 @@ func (f *flows) note(old *entry, s *Service) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pending[s.Name] = s
+	f.hurry = f.hurry || s.Protocol != unix.IPPROTO_TCP
 }
 
 // gained tells whether packets may have passed untranslated that are translated now: there was no
@@ -95,9 +103,44 @@ func servingSet(s *Service) map[netip.AddrPort]struct{} {
 
 // written says that the kernel has what was noted.
 func (f *flows) written() {
+	f.mu.Lock()
+	hurry := f.hurry
+	f.mu.Unlock()
+	if hurry {
+		poke(f.urgent)
+	}
+	poke(f.poke)
+}
+
+func poke(c chan<- struct{}) {
 	select {
-	case f.poke <- struct{}{}:
+	case c <- struct{}{}:
 	default: // one poke already waits
+	}
+}
+
+// run deletes what is stale when it is poked, until ctx ends.
+func (f *flows) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.poke:
+		}
+		f.deleteStale()
+		pause(ctx, flowsPause, nil)
+		pause(ctx, flowsPatience-flowsPause, f.urgent)
+	}
+}
+
+// pause ends early when it is poked.
+func pause(ctx context.Context, d time.Duration, poked <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-poked:
+	case <-timer.C:
 	}
 }
 
@@ -105,7 +148,11 @@ func (f *flows) written() {
 func (f *flows) deleteStale() {
 	f.mu.Lock()
 	all := f.pending
-	f.pending = map[string]*Service{}
+	f.pending, f.hurry = map[string]*Service{}, false
+	select {
+	case <-f.urgent:
+	default:
+	}
 	f.mu.Unlock()
 	if len(all) == 0 {
 		return

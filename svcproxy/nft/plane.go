@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"go.uber.org/zap"
 )
@@ -273,20 +272,7 @@ func (p *Plane) missingShapes() []shape {
 // served (any more, or yet), until ctx ends.
 func (p *Plane) Run(ctx context.Context) {
 	var helpers sync.WaitGroup
-	helpers.Go(func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-p.flows.poke:
-				p.flows.deleteStale()
-			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(flowsPause):
-			}
-		}
-	})
+	helpers.Go(func() { p.flows.run(ctx) })
 	p.watch(ctx)
 	helpers.Wait()
 }
