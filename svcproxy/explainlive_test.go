@@ -38,6 +38,14 @@ func TestControllerExplains(t *testing.T) {
 	store.Put(newSlice("s", ""))
 	<-programmed
 	e, err = explain()
+	if err != nil || e.Verdict != Delivered || !e.Kernel.Agrees || len(e.Endpoints) != 1 || e.Endpoints[0].Why != string(ReasonHeld) {
+		t.Errorf("while the last endpoint is held: %+v, %v", e, err)
+	}
+	unready, not := newSlice("s", "", "10.180.0.10"), false
+	unready.Endpoints[0].Conditions.Ready = &not
+	store.Put(unready)
+	<-programmed
+	e, err = explain()
 	if err != nil || e.Verdict != Rejected || !e.Kernel.Agrees {
 		t.Fatalf("%+v, %v", e, err)
 	}

@@ -220,6 +220,11 @@ func (e *explaining) explainEndpoints(local bool) {
 		}
 	}
 	categorize(alone, policies{cluster: !local, local: local}, e.compiler.at.place)
+	for i, end := range e.port.Endpoints {
+		if end.Why == ReasonHeld {
+			alone[i].Cluster, alone[i].ForLocal, alone[i].Why = end.Cluster && !local, end.ForLocal && local, end.Why
+		}
+	}
 	skipFailing(alone, e.port.Failing, e.compiler.rules.MaxEjectionPercent)
 	hints := func(end Endpoint) bool { return end.hints != nil }
 	if !local && slices.ContainsFunc(alone, hints) && topologyOf(alone, e.compiler.at.place) == anywhere {
