@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http/httptest"
@@ -126,3 +127,4 @@ func (nowhere) Apply(svcproxy.Update) error   { return nil }
 func (nowhere) Repair() error                 { return nil }
 func (nowhere) Run(ctx context.Context)       { <-ctx.Done() }
 func (nowhere) Problems() []manifests.Problem { return nil }
+func (nowhere) Look() (svcproxy.Live, error)  { return nil, errors.ErrUnsupported }
