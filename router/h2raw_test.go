@@ -75,6 +75,9 @@ func (c *rawH2) until(fits func(http2.Frame) bool) http2.Frame {
 		if s, ok := f.(*http2.SettingsFrame); ok && !s.IsAck() {
 			c.fr.WriteSettingsAck()
 		}
+		if g, ok := f.(*http2.GoAwayFrame); ok {
+			c.t.Logf("GOAWAY: %v %q", g.ErrCode, g.DebugData())
+		}
 		if h, ok := f.(*http2.HeadersFrame); ok {
 			c.decode(h)
 		}
