@@ -3,6 +3,7 @@ package router
 import (
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -212,5 +213,33 @@ func TestBuffersOfRequestsHaveABudget(t *testing.T) {
 		if !strings.Contains(saw, "\r\nTransfer-Encoding: chunked\r\n") {
 			t.Errorf("%d: the backend saw %.300q", i, saw)
 		}
+	}
+}
+
+// An upstream that answers early and takes no more of the body: its connection is in the middle of
+// that body, and nobody else's request may follow there.
+func TestARequestThatWasCutEndsItsConnection(t *testing.T) {
+	const size = 16 << 20
+	done := make(chan struct{})
+	b := startBackend(t, func(c *upstreamConn) {
+		if c.index > 0 {
+			answerAll(c)
+			return
+		}
+		c.r.Peek(1)
+		c.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+		<-done
+	})
+	s := setup{route: func(r *Route) { r.BufferBody, r.Timeouts = 2*size, engine.Timeouts{Send: short} }}
+	f := s.start(t, b.addr)
+	defer close(done)
+	c := f.dial(t)
+	go c.Write([]byte("POST / HTTP/1.1\r\nHost: h.test\r\nContent-Length: " + strconv.Itoa(size) + "\r\n\r\n" + strings.Repeat("x", size)))
+	if resp, _ := c.answer("POST"); resp.StatusCode != 413 {
+		t.Fatalf("status %d", resp.StatusCode)
+	}
+	f.dial(t).get("/", 200)
+	if n := b.conns(); n != 2 {
+		t.Errorf("%d connections to the backend", n)
 	}
 }

@@ -456,7 +456,8 @@ func TestAReaderThatDripsIsCut(t *testing.T) {
 // writable, which takes a third of what the kernel holds, within a time-out.
 func TestAReaderThatIsMerelySlowGetsAll(t *testing.T) {
 	const size = 6 << 20
-	for _, head := range []string{fmt.Sprintf("Content-Length: %d\r\n\r\n", size), fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", size)} {
+	heads := []string{fmt.Sprintf("Content-Length: %d\r\n\r\n", size), fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", size)}
+	for i, head := range append(heads, heads...) {
 		b := startBackend(t, func(c *upstreamConn) {
 			c.request()
 			c.send("HTTP/1.1 200 OK\r\n" + head)
@@ -467,6 +468,9 @@ func TestAReaderThatIsMerelySlowGetsAll(t *testing.T) {
 			c.gone()
 		})
 		s := setup{limits: engine.Limits{MinRate: 1000, WriteTimeout: 3 * short / 2}}
+		if i >= len(heads) {
+			s.route = func(r *Route) { r.BufferAnswer = 64 << 10 }
+		}
 		c := s.start(t, b.addr).dial(t)
 		c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
 		resp := c.send(getIt).head("GET")

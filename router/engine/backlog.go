@@ -30,6 +30,17 @@ func (b *backlog) open(most int64, source upstream, budget *budget) {
 	b.mu.Unlock()
 }
 
+// abandon ends it wherever it is.
+func (b *backlog) abandon() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = errPanic
+	for b.writing {
+		b.changed.Wait()
+	}
+	_ = b.close() // there is nobody to tell
+}
+
 // close forgets all there is, and returns why the client does not have it. Nobody writes any more.
 func (b *backlog) close() error {
 	err := b.err

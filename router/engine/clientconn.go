@@ -89,9 +89,10 @@ func (u *clientConn) close() {
 }
 
 // rest gives the buffers back and the connection to its pool, unless more has come than the
-// answer: that is nobody's.
+// answer: that is nobody's. Nor where a part of the request has not left: what is sent next would
+// be taken for it.
 func (u *clientConn) rest(now time.Time) {
-	if len(u.in.unread()) > 0 {
+	if u.out.failed || len(u.in.unread()) > 0 {
 		u.close()
 		return
 	}
@@ -116,7 +117,7 @@ func (u *clientConn) writeBody(piece []byte, _ bool) error { return u.out.body(p
 func (u *clientConn) flush() error { return u.out.flush() }
 
 func (u *clientConn) endBody(trailer []byte) error {
-	if u.asks {
+	if u.asks = u.asks && u.out.wrote == 0; u.asks {
 		u.out.close(trailer)
 		return nil
 	}

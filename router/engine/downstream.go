@@ -41,6 +41,9 @@ type downstream interface {
 	passInterim(x *Exchange) error
 	// tunnel is the answer 101 and all that follows it.
 	tunnel(x *Exchange) error
+	// mayWrite waits until the client takes something, for as long as it takes enough of what is on
+	// its way. It is for the one who writes, and disturbs nobody who reads.
+	mayWrite(x *Exchange) error
 	// room waits until the client takes something, without a buffer, and returns how many
 	// bytes are worth reading for it.
 	room(x *Exchange) (int, error)

@@ -198,6 +198,9 @@ func protocolError(err error) *UpstreamError { return &UpstreamError{Cause: Caus
 
 // readHead reads and parses one head.
 func (u *clientConn) readHead(x *Exchange) *UpstreamError {
+	if !u.asks {
+		letOthers()
+	}
 	for scanned := 0; ; {
 		end, next, err := scanHead(u.in.unread(), scanned)
 		switch {

@@ -16,6 +16,7 @@ type output struct {
 	bytes   int64         // of content, that is without framing
 	wrote   int64         // that left, framing and all
 
+	failed   bool // what has been written is not all that should have been
 	skip     int  // bytes of buf that have been foretold
 	foretold bool // a byte has been, and nothing was written since
 }
@@ -124,6 +125,12 @@ func (o *output) flush() error {
 // next to nothing could be written since the last one. Not so over TLS, where a write that
 // timed out leaves a record cut in two.
 func (o *output) write(p []byte) error {
+	err := o.writeAll(p)
+	o.failed = o.failed || err != nil
+	return err
+}
+
+func (o *output) writeAll(p []byte) error {
 	o.foretold = false
 	for {
 		now := time.Now()

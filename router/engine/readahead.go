@@ -14,6 +14,12 @@ func (x *Exchange) relayAhead() error {
 	}
 	b := x.backlog
 	b.open(x.BufferAnswer, x.up, &x.peer.srv.answers)
+	whole := false
+	defer func() {
+		if !whole { // a panic: what is borrowed is for others
+			b.abandon()
+		}
+	}()
 	err := x.readAhead(b)
 	b.part()
 	if err != nil {
@@ -21,7 +27,8 @@ func (x *Exchange) relayAhead() error {
 	} else {
 		x.partEarly()
 	}
-	if failed := x.finishBacklog(b); failed != nil {
+	failed := x.finishBacklog(b)
+	if whole = true; failed != nil {
 		return x.breakOff(failed)
 	}
 	if err != nil {
@@ -66,7 +73,7 @@ func (x *Exchange) hold(b *backlog, piece []byte) error {
 		switch {
 		case n > 0:
 		case b.idle(): // there is no budget for any of it
-			return unlocked(b, func() error { return x.down.writeBody(x, piece, false) })
+			return unlocked(b, func() error { return x.writeSlowly(piece) })
 		default:
 			x.setOff(b)
 			b.changed.Wait()
@@ -122,7 +129,7 @@ func (x *Exchange) drain(b *backlog) {
 		switch {
 		case !b.queue.empty():
 			buf, r, w := b.queue.take()
-			b.wrote(w-r, unlocked(b, func() error { return x.down.writeBody(x, buf[r:w], false) }))
+			b.wrote(w-r, unlocked(b, func() error { return x.writeSlowly(buf[r:w]) }))
 			putBuffer(buf)
 			flushed = false
 		case flushed || b.over:
@@ -134,6 +141,14 @@ func (x *Exchange) drain(b *backlog) {
 		}
 	}
 	b.rest()
+}
+
+// writeSlowly writes for a client that may take its time.
+func (x *Exchange) writeSlowly(piece []byte) error {
+	if err := x.down.mayWrite(x); err != nil {
+		return err
+	}
+	return x.down.writeBody(x, piece, false)
 }
 
 // unlocked does what may wait without b.mu.

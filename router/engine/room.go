@@ -33,6 +33,11 @@ func (c *serverConn) room(x *Exchange) (int, error) {
 	return n, nil
 }
 
+func (c *serverConn) mayWrite(x *Exchange) error { return c.awaitRoom(x, time.Now()) }
+
+// mayWrite has nothing to add: what the connection writes for all streams has its own patience.
+func (st *h2stream) mayWrite(*Exchange) error { return nil }
+
 // awaitRoom waits until there is room in the client's socket. As long as it takes enough of
 // what is in there already, it may have all the time it needs.
 func (c *serverConn) awaitRoom(x *Exchange, now time.Time) error {

@@ -126,9 +126,9 @@ func (w *wire) readRaw(in *input, n int) error {
 	return err
 }
 
-// ask writes p and then reads as fill does. Where the two are one call nothing that comes can
-// have been missed when the wait begins, so that there is no try in vain to read what cannot be
-// there yet. Where the write would have to wait it ends after sent bytes, and reads nothing; where
+// ask writes all of a request and then reads as fill does. Where the two are one call nothing that
+// comes can have been missed when the wait begins, so that there is no try in vain to read what
+// cannot be there yet. Where the write would have to wait it ends after sent bytes, and reads nothing; where
 // the time was over before, it has not even tried.
 func (w *wire) ask(p []byte, in *input, n int) (sent int, tried bool, err error) {
 	in.used()
