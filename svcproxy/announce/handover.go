@@ -48,10 +48,11 @@ func (f *Fence) Past(now time.Duration) map[netip.Addr]string {
 	return next
 }
 
-// serves says whether a node can be expected to serve what it knows.
+// serves says whether a node can be expected to serve what it knows. To one that has just started
+// nobody has spoken yet.
 func (f *Fence) serves(name string, now time.Duration) bool {
 	p := f.peers[name]
-	return !f.gone(name) && (f.alive(name, now) || p != nil && p.draining && now-p.heard <= restartFor)
+	return !f.gone(name) && (now-f.started < grace || f.alive(name, now) || p != nil && p.draining && now-p.heard <= restartFor)
 }
 
 // handing is what an Announcer has told its Handover.
@@ -72,6 +73,10 @@ func (a *Announcer) handOver(now time.Duration, moved bool) bool {
 		return true
 	}
 	a.handing.stale = a.handing.stale || moved || now-a.handing.looked >= lookForSilence
+	if !a.fence.known || a.sets == 0 {
+		// What a process before this one has told the Handover may be at work, and nothing better is known.
+		return false
+	}
 	if a.handing.busy || !a.handing.stale {
 		return !a.handing.busy
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.uber.org/zap"
 )
 
 // Whoever has or had an address asks the next one, and nobody is asked that cannot answer.
@@ -46,6 +47,51 @@ func TestPast(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// toldHandover keeps what it was told, and says err.
+type toldHandover struct {
+	told []map[netip.Addr]netip.Addr
+	err  error
+}
+
+func (h *toldHandover) Set(next map[netip.Addr]netip.Addr) error {
+	h.told = append(h.told, next)
+	return h.err
+}
+
+// After a restart the Handover is left as the process before left it until it is known who had what and
+// where the nodes are; and they count as alive as long as they had no time to be heard.
+func TestHandOverAfterRestart(t *testing.T) {
+	addr, hop := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("10.0.0.2")
+	told := &toldHandover{}
+	a := &Announcer{
+		cfg: Config{Handover: told}, log: zap.NewNop(), fence: NewFence("a", 1),
+		handing: handing{done: make(chan error, 1)},
+	}
+	const start = time.Hour
+	a.fence.Tick(start)
+	if a.handOver(start, true) || len(told.told) > 0 || a.handing.busy {
+		t.Fatal("handed over before the record was read")
+	}
+	a.fence.take(record{grants: map[netip.Addr]grant{addr: {holder: "a", past: []string{"b"}}}}, "1", start)
+	if a.handOver(start, true) || len(told.told) > 0 || a.handing.busy {
+		t.Fatal("handed over before it was known where the nodes are")
+	}
+	a.sets, a.nextHops = 1, map[string][]netip.Addr{"b": {hop}}
+	for _, step := range []struct {
+		at   time.Duration
+		want map[netip.Addr]netip.Addr
+	}{
+		{start, map[netip.Addr]netip.Addr{addr: hop}},
+		{start + grace, map[netip.Addr]netip.Addr{addr: {}}},
+	} {
+		a.handOver(step.at, false)
+		a.endHandOver()
+		if diff := cmp.Diff(step.want, told.told[len(told.told)-1], cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			t.Errorf("%v after the start: %s", step.at-start, diff)
+		}
 	}
 }
 
