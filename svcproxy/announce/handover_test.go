@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // Whoever has or had an address asks the next one, and nobody is asked that cannot answer.
@@ -91,6 +93,45 @@ func TestHandOverAfterRestart(t *testing.T) {
 		a.endHandOver()
 		if diff := cmp.Diff(step.want, told.told[len(told.told)-1], cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("%v after the start: %s", step.at-start, diff)
+		}
+	}
+}
+
+// What a Handover could not do is tried again: after a while, or at once if something moves. Addresses
+// do not wait for it, and each error is reported once.
+func TestHandOverTriesAgain(t *testing.T) {
+	logged, logs := observer.New(zap.WarnLevel)
+	told := &toldHandover{err: errors.New("no buffer space")}
+	a := &Announcer{
+		cfg: Config{Handover: told}, log: zap.New(logged), fence: NewFence("a", 1), sets: 1,
+		handing: handing{done: make(chan error, 1)},
+	}
+	start := boottime()
+	a.fence.Tick(start)
+	a.fence.take(record{}, "1", start)
+	for i, step := range []struct {
+		after time.Duration
+		moved bool
+		err   error
+		told  int
+		logs  int
+	}{
+		{0, true, told.err, 1, 1},
+		{0, false, told.err, 1, 1},
+		{0, true, told.err, 2, 1},
+		{time.Hour, false, errors.New("not permitted"), 3, 2},
+		{2 * time.Hour, false, nil, 4, 2},
+		{3 * time.Hour, true, nil, 4, 2},
+	} {
+		told.err = step.err
+		a.handOver(start+step.after, step.moved)
+		a.endHandOver()
+		if len(told.told) != step.told || logs.Len() != step.logs {
+			t.Errorf("step %d: told %d times, %d warnings; want %d, %d", i, len(told.told), logs.Len(), step.told, step.logs)
+		}
+		if !a.handOver(start+step.after, false) {
+			t.Errorf("step %d: addresses wait", i)
+			a.endHandOver()
 		}
 	}
 }
