@@ -2,6 +2,7 @@ package announce
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -133,6 +134,68 @@ func TestHandOverTriesAgain(t *testing.T) {
 			t.Errorf("step %d: addresses wait", i)
 			a.endHandOver()
 		}
+	}
+}
+
+// A past that makes the record too large is given up, and the record still written; that of nodes which
+// are no more goes first.
+func TestPastThatDoesNotFit(t *testing.T) {
+	const second = time.Second
+	name := func(i, j int) string {
+		return fmt.Sprintf("node-%d-%d.a-long-domain.of-a-cluster.example.internal", i, j)
+	}
+	for _, c := range []struct {
+		name      string
+		addresses int
+		nodes     []Node
+		want      int // length of past
+		err       error
+	}{
+		{"all are there", 10, []Node{{Name: "a"}, {Name: name(0, 0)}, {Name: name(0, 1)}, {Name: name(0, 2)}}, 3, nil},
+		{"one is no more", 10, []Node{{Name: "a"}, {Name: name(0, 0)}, {Name: name(0, 2)}}, 2, nil},
+		{"too many of nodes that are no more", 3000, []Node{{Name: "a"}, {Name: name(0, 1)}}, 1, nil},
+		{"too many", 3000, nil, 0, nil},
+		{"too many without a past", 20_000, nil, 0, errRecordTooLarge},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, r, nodes := NewFence("a", 1), record{grants: map[netip.Addr]grant{}}, c.nodes
+			first := netip.AddrFrom4([4]byte{198, 18})
+			for i := range c.addresses {
+				past := []string{name(i, 0), name(i, 1), name(i, 2)}
+				r.grants[netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})] = grant{holder: "a", past: past}
+				if c.nodes == nil {
+					nodes = append(nodes, Node{Name: past[0]}, Node{Name: past[1]}, Node{Name: past[2]})
+				}
+			}
+			claims := map[netip.Addr]Claim{}
+			for addr := range r.grants {
+				claims[addr] = Claim{Key: addr, Serving: []string{"a"}}
+			}
+			f.claims, f.nodes = claims, nodes
+			f.owners, f.ownersFor = map[netip.Addr]string{vip4: "a"}, nodes
+			f.running = true
+			f.take(r, "1", second)
+			q, ok := f.Ask(2 * second)
+			if !errors.Is(f.problem, c.err) || ok && (q.Put == nil) != (c.err != nil) {
+				t.Fatalf("problem %v, %d bytes", f.problem, len(q.Put))
+			}
+			if c.err != nil {
+				return
+			}
+			got, err := parseRecord(q.Put)
+			if err != nil || got.grants[vip4].holder != "a" {
+				t.Fatal("the change is not in the record", err)
+			}
+			if n := len(got.grants[first].past); n != c.want {
+				t.Errorf("%d in the past, want %d", n, c.want)
+			}
+			if diff := cmp.Diff(got.grants[first], q.record.grants[first], cmp.AllowUnexported(grant{})); diff != "" || f.undecided != q.record {
+				t.Error("another record is sent than remembered", diff)
+			}
+			if len(r.grants[first].past) != 3 {
+				t.Error("the record in use was changed")
+			}
+		})
 	}
 }
 
