@@ -81,7 +81,7 @@ func (a *Announcer) handOver(now time.Duration, moved bool) bool {
 		return true
 	}
 	a.handing.stale = a.handing.stale || moved || now-a.handing.looked >= lookForSilence
-	if !a.fence.known || a.sets == 0 {
+	if !a.fence.known || len(a.fence.nodes) == 0 {
 		// What a process before this one has told the Handover may be at work, and nothing better is known.
 		return false
 	}

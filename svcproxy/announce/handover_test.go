@@ -82,7 +82,8 @@ func TestHandOverAfterRestart(t *testing.T) {
 	if a.handOver(start, true) || len(told.told) > 0 || a.handing.busy {
 		t.Fatal("handed over before it was known where the nodes are")
 	}
-	a.sets, a.nextHops = 1, map[string][]netip.Addr{"b": {hop}}
+	a.fence.Set(nil, []Node{{Name: "a"}, {Name: "b"}})
+	a.nextHops = map[string][]netip.Addr{"b": {hop}}
 	for _, step := range []struct {
 		at   time.Duration
 		want map[netip.Addr]netip.Addr
@@ -104,10 +105,11 @@ func TestHandOverTriesAgain(t *testing.T) {
 	logged, logs := observer.New(zap.WarnLevel)
 	told := &toldHandover{err: errors.New("no buffer space")}
 	a := &Announcer{
-		cfg: Config{Handover: told}, log: zap.New(logged), fence: NewFence("a", 1), sets: 1,
+		cfg: Config{Handover: told}, log: zap.New(logged), fence: NewFence("a", 1),
 		handing: handing{done: make(chan error, 1)},
 	}
 	start := boottime()
+	a.fence.Set(nil, []Node{{Name: "a"}})
 	a.fence.Tick(start)
 	a.fence.take(record{}, "1", start)
 	for i, step := range []struct {
