@@ -436,6 +436,9 @@ func (f *Fence) take(r record, version string, began time.Duration) {
 
 // next is the record as this node would have it, if that is another.
 func (f *Fence) next(now time.Duration) (record, bool) {
+	if len(f.nodes) == 0 {
+		return record{}, false // nobody has said yet what there is: what this node has is still wanted
+	}
 	c := change{Fence: f, now: now, nodes: f.Nodes(now)}
 	c.vote()
 	for addr, owner := range f.owners {
