@@ -260,6 +260,26 @@ func TestCluster_NoServiceCIDRs(t *testing.T) {
 	}
 }
 
+// A kind that every API server knows is asked for again soon, whatever says that it is not found.
+func TestCluster_NotFoundForAMoment(t *testing.T) {
+	a := newAPI(t)
+	asked := make(chan struct{}, 1)
+	a.typed.PrependReactor("list", "ingressclasses", func(clienttesting.Action) (bool, runtime.Object, error) {
+		select {
+		case asked <- struct{}{}:
+			return true, nil, apierrors.NewNotFound(schema.GroupResource{Resource: "ingressclasses"}, "")
+		default:
+			return false, nil, nil
+		}
+	})
+	a.must(a.typed.Tracker().Add(&networkingv1.IngressClass{ObjectMeta: named1("", "c")}))
+	a.run()
+	eventually(t, a.store, "has it", func(c Change) bool { return c.Objects.IngressClass("c") != nil })
+	if len(asked) != 1 {
+		t.Error("nobody was told that it is not found")
+	}
+}
+
 func TestCluster_Secrets(t *testing.T) {
 	a := newAPI(t)
 	a.secret("a", "one", "1")

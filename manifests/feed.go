@@ -59,7 +59,7 @@ func (f *feed) list(ctx context.Context, opts metav1.ListOptions) (runtime.Objec
 	if ctx.Err() == nil && f.access.report(f.question("list"), err) == denied && f.resource.optional {
 		f.synced() // empty, as far as may be seen
 	}
-	if apierrors.IsNotFound(err) && f.resource.optional {
+	if apierrors.IsNotFound(err) && f.resource.recent {
 		f.synced()
 		f.rest(ctx)
 	}

@@ -25,9 +25,12 @@ type resource struct {
 	example runtime.Object
 	list    func(ctx context.Context, namespace string, opts metav1.ListOptions) (runtime.Object, error)
 	watch   func(ctx context.Context, namespace string, opts metav1.ListOptions) (watch.Interface, error)
-	// optional: without permission, or if the API server does not know the kind, there are none, as
-	// far as Portico knows. These are the cluster-scoped kinds, which a Role cannot grant.
+	// optional: without permission there are none, as far as Portico knows. These are the cluster-scoped
+	// kinds, which a Role cannot grant.
 	optional bool
+	// recent: there are API servers in use that do not know the kind, so that there are none. From one that
+	// has to know it, "not found" is an error like any other.
+	recent bool
 }
 
 // typed is the part of a generated client that a resource needs. L is a list.
@@ -78,7 +81,7 @@ func node(c kubernetes.Interface, name string) resource {
 func serviceCIDRs(c kubernetes.Interface) resource {
 	r := newResource(c, KindServiceCIDR, "servicecidrs.networking.k8s.io", &networkingv1.ServiceCIDR{},
 		func(string) typed[*networkingv1.ServiceCIDRList] { return c.NetworkingV1().ServiceCIDRs() })
-	r.global, r.optional = true, true
+	r.global, r.optional, r.recent = true, true, true
 	return r
 }
 

@@ -148,7 +148,7 @@ func (c *Controller) settle(ctx context.Context, svc *corev1.Service, d Decision
 }
 
 // tell makes each new problem an Event on its object, once for as long as it lasts. The error is
-// about those that could not be written, which the next Sync writes.
+// about those that could not be written, which the next Sync writes; one that never can be counts as told.
 func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s State) (failed error) {
 	still := map[manifests.Problem]bool{}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -162,13 +162,24 @@ func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s S
 		if p.Field != "" {
 			note = p.Field + ": " + note
 		}
-		if err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, reasonOf(p, s), note); err != nil {
+		err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, reasonOf(p, s), note)
+		switch {
+		case err == nil:
+		case isFinal(err):
+			c.log.Warn("Event not written", zap.Stringer("problem", p), zap.Error(err))
+		default:
 			failed = fmt.Errorf("event about %s not written: %w", p, err)
 			delete(still, p)
 		}
 	}
 	c.told = still
 	return failed
+}
+
+// isFinal says whether the API server will not take an Event however often it is asked: it may not be
+// written, or its namespace is ending (which is forbidden, too) or gone, or it is not as the API server wants it.
+func isFinal(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err)
 }
 
 func reasonOf(p manifests.Problem, s State) string {

@@ -1,13 +1,18 @@
 package addresses
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	kschema "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 func lbService(name string) *corev1.Service {
@@ -216,5 +221,41 @@ func TestProblemsAreEvents(t *testing.T) {
 	}
 	if !slices.EqualFunc(got, want, strings.HasPrefix) {
 		t.Errorf("events\n%s", strings.Join(got, "\n"))
+	}
+}
+
+// An Event that the API server will never take fails no Sync, and is not tried again; any other is.
+func TestEventsThatCannotBeWritten(t *testing.T) {
+	events := kschema.GroupResource{Group: "events.k8s.io", Resource: "events"}
+	ending := apierrors.NewForbidden(events, "x", errors.New("the namespace is being terminated"))
+	ending.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
+	for _, c := range []struct {
+		err   error
+		fails bool
+		tries int
+	}{
+		{apierrors.NewForbidden(events, "x", errors.New("no role allows it")), false, 1},
+		{ending, false, 1},
+		{apierrors.NewNotFound(kschema.GroupResource{Resource: "namespaces"}, "default"), false, 1},
+		{apierrors.NewInvalid(kschema.GroupKind{Kind: "Event"}, "x", nil), false, 1},
+		{apierrors.NewServiceUnavailable("later"), true, 2},
+		{errors.New("connection refused"), true, 2},
+	} {
+		wrong := lbService("wrong")
+		wrong.Annotations = map[string]string{"metallb.io/loadBalancerIPs": "192.0.2"}
+		k := newControllerCase(t, wrong)
+		tries := 0
+		k.client.PrependReactor("create", "events", func(clienttesting.Action) (bool, runtime.Object, error) {
+			tries++
+			return true, nil, c.err
+		})
+		for range 2 {
+			if _, err := k.c.Sync(t.Context(), State{Services: k.services(), Pools: k.pools}); (err != nil) != c.fails {
+				t.Errorf("%v: Sync says %v", c.err, err)
+			}
+		}
+		if tries != c.tries {
+			t.Errorf("%v: tried %d times, want %d", c.err, tries, c.tries)
+		}
 	}
 }

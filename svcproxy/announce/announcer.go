@@ -286,10 +286,14 @@ func (a *Announcer) take(r answer) {
 func (a *Announcer) work(ctx context.Context, now time.Duration, asking *sync.WaitGroup) {
 	var q Question
 	var ask bool
+	was := a.fence.problem
 	a.locked(func() {
 		a.fence.Tick(now)
 		q, ask = a.fence.Ask(now)
 	})
+	if is := a.fence.problem; is != nil && (was == nil || was.Error() != is.Error()) {
+		a.log.Error("who answers for what cannot be written: addresses do not move", zap.Error(is))
+	}
 	a.update(now)
 	if ask {
 		asking.Go(func() { a.ask(ctx, q) })

@@ -61,6 +61,8 @@ type Fence struct {
 	base      string
 	// lost says that undecided was sent and not answered, so that it may still arrive.
 	lost bool
+	// problem is why the last change could not even be sent.
+	problem error
 
 	peers map[string]*peer
 	seq   uint64
@@ -332,10 +334,12 @@ func (f *Fence) Ask(now time.Duration) (Question, bool) {
 	since := now - f.asked
 	if f.known && since >= askAgain/2 {
 		if next, ok := f.nextPut(now); ok {
-			if body, err := next.marshal(); err == nil {
+			fits, body, err := next.marshalToFit()
+			f.problem = err
+			if err == nil {
 				f.busy, f.asked = true, now
-				f.undecided, f.base = next, f.version
-				return Question{Put: body, Version: f.version, Began: now, record: next}, true
+				f.undecided, f.base = &fits, f.version
+				return Question{Put: body, Version: f.version, Began: now, record: &fits}, true
 			}
 		}
 	}
@@ -432,6 +436,9 @@ func (f *Fence) take(r record, version string, began time.Duration) {
 
 // next is the record as this node would have it, if that is another.
 func (f *Fence) next(now time.Duration) (record, bool) {
+	if len(f.nodes) == 0 {
+		return record{}, false // nobody has said yet what there is: what this node has is still wanted
+	}
 	c := change{Fence: f, now: now, nodes: f.Nodes(now)}
 	c.vote()
 	for addr, owner := range f.owners {
@@ -449,7 +456,20 @@ func (f *Fence) next(now time.Duration) (record, bool) {
 	if c.record == nil {
 		return record{}, false
 	}
+	c.record.keepPast(f.remembered(*c.record))
 	return *c.record, true
+}
+
+// remembered tells which nodes may know connections: those that there are, and those that hold something.
+func (f *Fence) remembered(r record) func(node string) bool {
+	there := make(map[string]bool, len(f.nodes))
+	for _, n := range f.nodes {
+		there[n.Name] = true
+	}
+	for _, g := range r.grants {
+		there[g.holder] = true
+	}
+	return func(node string) bool { return there[node] }
 }
 
 // change is a record in the making.

@@ -586,3 +586,18 @@ func TestFenceWaitsForVoters(t *testing.T) {
 		w.settled(20 * time.Second)
 	}
 }
+
+// A node that has started, and was not told yet what addresses and nodes there are, keeps what it had.
+func TestFenceKeepsUntilTold(t *testing.T) {
+	f := NewFence("a", 1)
+	f.Tick(0)
+	f.take(record{grants: map[netip.Addr]grant{vip4: {holder: "a"}}}, "1", 0)
+	for now := time.Duration(0); now < 2*time.Second; now += 10 * time.Millisecond {
+		f.Tick(now)
+		if q, ok := f.Ask(now); ok && q.Put != nil {
+			t.Fatalf("%v after the start: %s", now, q.Put)
+		} else if ok {
+			_ = f.Answer(q, Outcome{})
+		}
+	}
+}

@@ -23,6 +23,10 @@ const (
 	restartFor = 30 * time.Second
 	// lookForSilence is how often to look whether nodes are heard.
 	lookForSilence = time.Second
+	// handOverAgain is when to try again what a Handover could not do, if nothing moves before.
+	handOverAgain = 5 * time.Second
+	// maxWarned bounds how many different errors are reported until all is well again.
+	maxWarned = 16
 )
 
 // Past says for each address that was moved, and that this node has or had, which node to ask next about
@@ -48,14 +52,16 @@ func (f *Fence) Past(now time.Duration) map[netip.Addr]string {
 	return next
 }
 
-// serves says whether a node can be expected to serve what it knows.
+// serves says whether a node can be expected to serve what it knows. To one that has just started
+// nobody has spoken yet.
 func (f *Fence) serves(name string, now time.Duration) bool {
 	p := f.peers[name]
-	return !f.gone(name) && (f.alive(name, now) || p != nil && p.draining && now-p.heard <= restartFor)
+	return !f.gone(name) && (now-f.started < grace || f.alive(name, now) || p != nil && p.draining && now-p.heard <= restartFor)
 }
 
 // handing is what an Announcer has told its Handover.
 type handing struct {
+	// last is what it has; nil if that is not known.
 	last   map[netip.Addr]netip.Addr
 	looked time.Duration
 	// stale: it is to be looked again, once it is not busy.
@@ -64,6 +70,9 @@ type handing struct {
 	// to come are of connections that are open.
 	busy bool
 	done chan error
+	// again is when to try again after an error; warned is what errors were reported.
+	again  time.Duration
+	warned map[string]bool
 }
 
 // handOver keeps the Handover up to date, and says whether it is.
@@ -72,8 +81,15 @@ func (a *Announcer) handOver(now time.Duration, moved bool) bool {
 		return true
 	}
 	a.handing.stale = a.handing.stale || moved || now-a.handing.looked >= lookForSilence
+	if !a.fence.known || len(a.fence.nodes) == 0 {
+		// What a process before this one has told the Handover may be at work, and nothing better is known.
+		return false
+	}
 	if a.handing.busy || !a.handing.stale {
 		return !a.handing.busy
+	}
+	if now < a.handing.again && !moved {
+		return true
 	}
 	next := map[netip.Addr]netip.Addr{}
 	for addr, node := range a.fence.Past(now) {
@@ -108,7 +124,16 @@ func (a *Announcer) endHandOver() {
 // handedOver takes note that the Handover has done what it was told, or cannot.
 func (a *Announcer) handedOver(err error) {
 	a.handing.busy = false
-	if err != nil {
+	if err == nil {
+		a.handing.again, a.handing.warned = 0, nil
+		return
+	}
+	a.handing.last, a.handing.again = nil, boottime()+handOverAgain
+	if !a.handing.warned[err.Error()] && len(a.handing.warned) < maxWarned {
+		if a.handing.warned == nil {
+			a.handing.warned = map[string]bool{}
+		}
+		a.handing.warned[err.Error()] = true
 		a.log.Warn("TCP connections that are open break when their address moves to this node", zap.Error(err))
 	}
 }

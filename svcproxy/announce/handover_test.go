@@ -1,12 +1,16 @@
 package announce
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // Whoever has or had an address asks the next one, and nobody is asked that cannot answer.
@@ -44,6 +48,154 @@ func TestPast(t *testing.T) {
 			f.record = record{grants: map[netip.Addr]grant{addr: {holder: c.holder, past: c.past}}}
 			if diff := cmp.Diff(c.want, f.Past(now), cmpopts.EquateComparable(netip.Addr{}), cmpopts.EquateEmpty()); diff != "" {
 				t.Error(diff)
+			}
+		})
+	}
+}
+
+// toldHandover keeps what it was told, and says err.
+type toldHandover struct {
+	told []map[netip.Addr]netip.Addr
+	err  error
+}
+
+func (h *toldHandover) Set(next map[netip.Addr]netip.Addr) error {
+	h.told = append(h.told, next)
+	return h.err
+}
+
+// After a restart the Handover is left as the process before left it until it is known who had what and
+// where the nodes are; and they count as alive as long as they had no time to be heard.
+func TestHandOverAfterRestart(t *testing.T) {
+	addr, hop := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("10.0.0.2")
+	told := &toldHandover{}
+	a := &Announcer{
+		cfg: Config{Handover: told}, log: zap.NewNop(), fence: NewFence("a", 1),
+		handing: handing{done: make(chan error, 1)},
+	}
+	const start = time.Hour
+	a.fence.Tick(start)
+	if a.handOver(start, true) || len(told.told) > 0 || a.handing.busy {
+		t.Fatal("handed over before the record was read")
+	}
+	a.fence.take(record{grants: map[netip.Addr]grant{addr: {holder: "a", past: []string{"b"}}}}, "1", start)
+	if a.handOver(start, true) || len(told.told) > 0 || a.handing.busy {
+		t.Fatal("handed over before it was known where the nodes are")
+	}
+	a.fence.Set(nil, []Node{{Name: "a"}, {Name: "b"}})
+	a.nextHops = map[string][]netip.Addr{"b": {hop}}
+	for _, step := range []struct {
+		at   time.Duration
+		want map[netip.Addr]netip.Addr
+	}{
+		{start, map[netip.Addr]netip.Addr{addr: hop}},
+		{start + grace, map[netip.Addr]netip.Addr{addr: {}}},
+	} {
+		a.handOver(step.at, false)
+		a.endHandOver()
+		if diff := cmp.Diff(step.want, told.told[len(told.told)-1], cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			t.Errorf("%v after the start: %s", step.at-start, diff)
+		}
+	}
+}
+
+// What a Handover could not do is tried again: after a while, or at once if something moves. Addresses
+// do not wait for it, and each error is reported once.
+func TestHandOverTriesAgain(t *testing.T) {
+	logged, logs := observer.New(zap.WarnLevel)
+	told := &toldHandover{err: errors.New("no buffer space")}
+	a := &Announcer{
+		cfg: Config{Handover: told}, log: zap.New(logged), fence: NewFence("a", 1),
+		handing: handing{done: make(chan error, 1)},
+	}
+	start := boottime()
+	a.fence.Set(nil, []Node{{Name: "a"}})
+	a.fence.Tick(start)
+	a.fence.take(record{}, "1", start)
+	for i, step := range []struct {
+		after time.Duration
+		moved bool
+		err   error
+		told  int
+		logs  int
+	}{
+		{0, true, told.err, 1, 1},
+		{0, false, told.err, 1, 1},
+		{0, true, told.err, 2, 1},
+		{time.Hour, false, errors.New("not permitted"), 3, 2},
+		{2 * time.Hour, false, nil, 4, 2},
+		{3 * time.Hour, true, nil, 4, 2},
+	} {
+		told.err = step.err
+		a.handOver(start+step.after, step.moved)
+		a.endHandOver()
+		if len(told.told) != step.told || logs.Len() != step.logs {
+			t.Errorf("step %d: told %d times, %d warnings; want %d, %d", i, len(told.told), logs.Len(), step.told, step.logs)
+		}
+		if !a.handOver(start+step.after, false) {
+			t.Errorf("step %d: addresses wait", i)
+			a.endHandOver()
+		}
+	}
+}
+
+// A past that makes the record too large is given up, and the record still written; that of nodes which
+// are no more goes first.
+func TestPastThatDoesNotFit(t *testing.T) {
+	const second = time.Second
+	name := func(i, j int) string {
+		return fmt.Sprintf("node-%d-%d.a-long-domain.of-a-cluster.example.internal", i, j)
+	}
+	for _, c := range []struct {
+		name      string
+		addresses int
+		nodes     []Node
+		want      int // length of past
+		err       error
+	}{
+		{"all are there", 10, []Node{{Name: "a"}, {Name: name(0, 0)}, {Name: name(0, 1)}, {Name: name(0, 2)}}, 3, nil},
+		{"one is no more", 10, []Node{{Name: "a"}, {Name: name(0, 0)}, {Name: name(0, 2)}}, 2, nil},
+		{"too many of nodes that are no more", 3000, []Node{{Name: "a"}, {Name: name(0, 1)}}, 1, nil},
+		{"too many", 3000, nil, 0, nil},
+		{"too many without a past", 20_000, nil, 0, errRecordTooLarge},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, r, nodes := NewFence("a", 1), record{grants: map[netip.Addr]grant{}}, c.nodes
+			first := netip.AddrFrom4([4]byte{198, 18})
+			for i := range c.addresses {
+				past := []string{name(i, 0), name(i, 1), name(i, 2)}
+				r.grants[netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})] = grant{holder: "a", past: past}
+				if c.nodes == nil {
+					nodes = append(nodes, Node{Name: past[0]}, Node{Name: past[1]}, Node{Name: past[2]})
+				}
+			}
+			claims := map[netip.Addr]Claim{}
+			for addr := range r.grants {
+				claims[addr] = Claim{Key: addr, Serving: []string{"a"}}
+			}
+			f.claims, f.nodes = claims, nodes
+			f.owners, f.ownersFor = map[netip.Addr]string{vip4: "a"}, nodes
+			f.running = true
+			f.take(r, "1", second)
+			q, ok := f.Ask(2 * second)
+			if !errors.Is(f.problem, c.err) || ok && (q.Put == nil) != (c.err != nil) {
+				t.Fatalf("problem %v, %d bytes", f.problem, len(q.Put))
+			}
+			if c.err != nil {
+				return
+			}
+			got, err := parseRecord(q.Put)
+			if err != nil || got.grants[vip4].holder != "a" {
+				t.Fatal("the change is not in the record", err)
+			}
+			if n := len(got.grants[first].past); n != c.want {
+				t.Errorf("%d in the past, want %d", n, c.want)
+			}
+			if diff := cmp.Diff(got.grants[first], q.record.grants[first], cmp.AllowUnexported(grant{})); diff != "" || f.undecided != q.record {
+				t.Error("another record is sent than remembered", diff)
+			}
+			if len(r.grants[first].past) != 3 {
+				t.Error("the record in use was changed")
 			}
 		})
 	}

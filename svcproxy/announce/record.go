@@ -77,6 +77,34 @@ func (r record) clone() record {
 	return c
 }
 
+// keepPast makes grants forget the past of nodes that are not wanted. It is for a record that is not yet in use.
+func (r record) keepPast(wanted func(node string) bool) {
+	unwanted := func(node string) bool { return !wanted(node) }
+	for addr, g := range r.grants {
+		if !slices.ContainsFunc(g.past, unwanted) {
+			continue
+		}
+		g.past = slices.DeleteFunc(slices.Clone(g.past), unwanted)
+		if len(g.past) == 0 {
+			g.past = nil
+		}
+		r.grants[addr] = g
+	}
+}
+
+// marshalToFit gives up all past if the record is too large with it: connections that are open may break
+// when their address moves, but addresses move. It gives the record that it has written.
+func (r record) marshalToFit() (record, []byte, error) {
+	b, err := r.marshal()
+	if !errors.Is(err, errRecordTooLarge) {
+		return r, b, err
+	}
+	short := record{epoch: r.epoch, nodes: r.nodes, grants: maps.Clone(r.grants)}
+	short.keepPast(func(string) bool { return false })
+	b, err = short.marshal()
+	return short, b, err
+}
+
 // The form in which a record is stored: addresses by holder, because there may be thousands.
 type storedRecord struct {
 	Epoch uint64                  `json:"epoch"`

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	mdnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -25,9 +26,10 @@ import (
 const TableName = "portico-handover"
 
 // Table is the kernel's part: a few rules, and a map of addresses to nodes. It belongs to the network
-// namespace of the thread that called New.
+// namespace of the thread that called New; after an error, to that of the next Set.
 type Table struct {
-	mu    sync.Mutex
+	mu sync.Mutex
+	// conn is nil after an error: what it had on the way, and answers that were not read, went with it.
 	conn  *nftables.Conn
 	links *netlink.Handle
 	// have is what the kernel has; nil means that nobody knows.
@@ -38,9 +40,9 @@ type Table struct {
 
 // New opens a Table, and writes nothing. It takes CAP_NET_ADMIN.
 func New() (*Table, error) {
-	conn, err := nftables.New(nftables.AsLasting())
+	conn, err := open()
 	if err != nil {
-		return nil, fmt.Errorf("handover: %w", err)
+		return nil, err
 	}
 	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -49,10 +51,33 @@ func New() (*Table, error) {
 	return &Table{conn: conn, links: links}, nil
 }
 
+// writeBuffer is enough for all that a node has in one transaction, in bytes: it must go with one sendmsg.
+const writeBuffer = 4 << 20
+
+func open() (*nftables.Conn, error) {
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *mdnetlink.Conn) error {
+		return c.SetWriteBuffer(writeBuffer)
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("handover: %w", err)
+	}
+	return conn, nil
+}
+
 // Close leaves in the kernel what is there.
 func (t *Table) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.links.Close()
-	_ = t.conn.CloseLasting()
+	t.hangUp()
+}
+
+// hangUp ends the connection to the kernel. What the kernel has is not known any more.
+func (t *Table) hangUp() {
+	if t.conn != nil {
+		_ = t.conn.CloseLasting()
+	}
+	t.conn, t.have = nil, nil
 }
 
 // Remove takes everything out of the kernel.
@@ -81,14 +106,26 @@ func (t *Table) Set(next map[netip.Addr]netip.Addr) error {
 	if t.have != nil && maps.Equal(want, t.have) {
 		return nil
 	}
-	if err := t.queue(want); err != nil {
+	if err := t.write(want); err != nil {
+		t.hangUp()
 		return err
 	}
+	t.have = want
+	return nil
+}
+
+func (t *Table) write(want map[netip.Addr]netip.Addr) (err error) {
+	if t.conn == nil {
+		if t.conn, err = open(); err != nil {
+			return err
+		}
+	}
+	if err := t.queue(want); err != nil {
+		return fmt.Errorf("handover: %w", err)
+	}
 	if err := t.conn.Flush(); err != nil {
-		t.have = nil
 		return fmt.Errorf("handover: nftables: %w", err)
 	}
-	t.have = want
 	return nil
 }
 
@@ -104,15 +141,31 @@ func (t *Table) queue(want map[netip.Addr]netip.Addr) error {
 		less, more := f.elements(t.have, want), f.elements(want, t.have)
 		switch {
 		case t.moved[i] != nil:
-			err := errors.Join(t.conn.SetDeleteElements(t.moved[i], less), t.conn.SetAddElements(t.moved[i], more))
+			err := errors.Join(inChunks(t.conn.SetDeleteElements, t.moved[i], less), inChunks(t.conn.SetAddElements, t.moved[i], more))
 			if err != nil {
-				return fmt.Errorf("handover: %w", err)
+				return err
 			}
 		case len(more) > 0:
 			var err error
 			if t.moved[i], err = f.make(t.conn, more); err != nil {
-				return fmt.Errorf("handover: %w", err)
+				return err
 			}
+		}
+	}
+	return nil
+}
+
+// maxElements is how many elements go into one message. In it they are one attribute, which has 64 KiB
+// at most; an element of IPv6 takes 52 bytes.
+const maxElements = 1000
+
+// inChunks queues elements in as many messages as it takes.
+func inChunks(
+	queue func(*nftables.Set, []nftables.SetElement) error, set *nftables.Set, all []nftables.SetElement,
+) error {
+	for some := range slices.Chunk(all, maxElements) {
+		if err := queue(set, some); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -174,7 +227,7 @@ func (f *family) remove(c *nftables.Conn) {
 func (f *family) make(c *nftables.Conn, elements []nftables.SetElement) (*nftables.Set, error) {
 	table := c.AddTable(&nftables.Table{Family: f.table, Name: TableName})
 	moved := &nftables.Set{Table: table, Name: "moved", IsMap: true, KeyType: f.address, DataType: f.address}
-	if err := c.AddSet(moved, elements); err != nil {
+	if err := errors.Join(c.AddSet(moved, nil), inChunks(c.SetAddElements, moved, elements)); err != nil {
 		return nil, err
 	}
 	strangers := c.AddChain(&nftables.Chain{Table: table, Name: "strangers"})

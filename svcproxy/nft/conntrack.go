@@ -2,6 +2,8 @@ package nft
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -147,7 +149,7 @@ func pause(ctx context.Context, d time.Duration, poked <-chan struct{}) {
 // deleteStale deletes what is stale of the Services that were noted.
 func (f *flows) deleteStale() {
 	f.mu.Lock()
-	all := f.pending
+	all, hurry := f.pending, f.hurry
 	f.pending, f.hurry = map[string]*Service{}, false
 	select {
 	case <-f.urgent:
@@ -160,6 +162,7 @@ func (f *flows) deleteStale() {
 	stale, err := f.filter(all)
 	if err != nil {
 		f.log.Warn("addresses of this node", zap.Error(err))
+		f.again(all, hurry)
 		return
 	}
 	for _, family := range familiesOf(all) {
@@ -171,6 +174,15 @@ func (f *flows) deleteStale() {
 			f.log.Debug("stale flows deleted", zap.Uint("flows", n))
 		}
 	}
+}
+
+// again has the next look, after a pause, look for what this one could not. What was noted since is newer.
+func (f *flows) again(all map[string]*Service, hurry bool) {
+	f.mu.Lock()
+	maps.Copy(all, f.pending)
+	f.pending, f.hurry = all, f.hurry || hurry
+	f.mu.Unlock()
+	poke(f.poke)
 }
 
 // familiesOf saves looks: each is through all buckets of the kernel's table, however empty.
@@ -213,7 +225,7 @@ func (f *flows) filter(all map[string]*Service) (*staleFlows, error) {
 		local:  map[netip.Addr]struct{}{},
 	}
 	addrs, err := f.handle.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil {
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // they have changed in between: near enough
 		return nil, err
 	}
 	for _, a := range addrs {

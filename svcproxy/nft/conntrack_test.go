@@ -28,3 +28,21 @@ func TestWhichFlowsAreUrgent(t *testing.T) {
 		}
 	}
 }
+
+// What a look could not do is for the next one, and what was noted since is newer.
+func TestFlowsAreLookedForAgain(t *testing.T) {
+	f := &flows{poke: make(chan struct{}, 1), urgent: make(chan struct{}, 1), pending: map[string]*Service{}}
+	udp := func(name string) *Service {
+		return &Service{Name: name, Protocol: 17, Cluster: []netip.AddrPort{ap("10.0.0.1:80")}}
+	}
+	missed, older, newer := udp("missed"), udp("changed"), udp("changed")
+	f.note(nil, newer)
+	f.hurry = false
+	f.again(map[string]*Service{"missed": missed, "changed": older}, true)
+	if len(f.pending) != 2 || f.pending["missed"] != missed || f.pending["changed"] != newer {
+		t.Errorf("pending: %v", f.pending)
+	}
+	if len(f.poke) != 1 || !f.hurry {
+		t.Errorf("poked %d, hurry %v", len(f.poke), f.hurry)
+	}
+}
