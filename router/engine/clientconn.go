@@ -117,9 +117,12 @@ func (u *clientConn) writeBody(piece []byte, _ bool) error { return u.out.body(p
 func (u *clientConn) flush() error { return u.out.flush() }
 
 func (u *clientConn) endBody(trailer []byte) error {
-	if u.asks = u.asks && u.out.wrote == 0; u.asks {
+	if u.asks && u.out.wrote == 0 {
 		u.out.close(trailer)
 		return nil
+	}
+	if u.asks { // not where a pump sends, while somebody waits for the answer
+		u.asks = false
 	}
 	return u.out.end(trailer)
 }
