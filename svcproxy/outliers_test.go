@@ -156,8 +156,10 @@ func TestEndpointsThatFailAreSkipped(t *testing.T) {
 	w.store.Open()
 
 	w.askUntil(t, "192.0.2.1:80", func() bool { return w.skips(refuses, silent) })
-	for range 60 {
-		if _, err := w.Client.AskPatiently(t, "tcp", netip.MustParseAddrPort("192.0.2.1:80")); err != nil {
+	for i := range 60 {
+		// Not from a port of which an earlier attempt is still on its way to the silent one.
+		from := netip.AddrPortFrom(w.Client.IPv4, uint16(20000+i))
+		if _, err := w.Client.AskFrom(t, "tcp", from, netip.MustParseAddrPort("192.0.2.1:80"), 10*time.Second); err != nil {
 			t.Fatalf("%v: %v", err, w.endpoints())
 		}
 	}
