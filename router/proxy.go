@@ -221,8 +221,8 @@ func (p *Proxy) answerOptions(x *engine.Exchange) {
 // Done counts and logs one exchange.
 func (p *Proxy) Done(x *engine.Exchange) {
 	s := passageOf(x)
-	p.inFlight[x.Shard()%uint32(len(p.inFlight))].n.Add(-1)
 	s.leave()
+	p.inFlight[x.Shard()%uint32(len(p.inFlight))].n.Add(-1)
 	now := x.EndedAt()
 	status := x.Response.Status
 	if s.status != 0 {

@@ -32,6 +32,22 @@ func (f *front) h2Client(t testing.TB) *http.Client {
 	return &http.Client{Transport: tr, Timeout: patience}
 }
 
+// oneH2 is a client with one connection, opened here: a Transport that has not yet put its first
+// one among the idle dials others.
+func (f *front) oneH2(t testing.TB) *http.Client {
+	t.Helper()
+	scheme := "http"
+	if f.tls != nil {
+		scheme = "https"
+	}
+	cc, err := f.h2Client(t).Transport.(*http.Transport).NewClientConn(t.Context(), scheme, "h.test:443") // of which TLS takes the name
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cc.Close() })
+	return &http.Client{Transport: cc, Timeout: patience}
+}
+
 func (f *front) url(path string) string {
 	if f.tls != nil {
 		return "https://h.test" + path
@@ -129,12 +145,7 @@ func TestH2ManyStreamsAtOnce(t *testing.T) {
 	overBoth(t, func(t *testing.T, secure bool) {
 		t.Helper()
 		f := startH2(t, setup{}, secure, startHTTP(t, echo))
-		c := f.h2Client(t)
-		if resp, err := c.Get(f.url("/")); err != nil { // so that the others find a connection
-			t.Fatal(err)
-		} else {
-			resp.Body.Close()
-		}
+		c := f.oneH2(t)
 		var wg sync.WaitGroup
 		for i := range 100 {
 			wg.Go(func() {

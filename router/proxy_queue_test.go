@@ -45,6 +45,7 @@ func TestABodyThatIsTakenFirstHoldsNoPlace(t *testing.T) {
 	if resp, _ := f.talk(t, getIt); resp.StatusCode != 200 {
 		t.Errorf("status %d, want 200", resp.StatusCode)
 	}
+	eventually(t, "its place is free", func() bool { return f.InFlight() == 1 })
 	slow.send("again")
 	if resp, _ := slow.answer("POST"); resp.StatusCode != 200 {
 		t.Errorf("status %d, want 200", resp.StatusCode)

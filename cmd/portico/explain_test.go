@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -253,7 +254,7 @@ func TestExplainPacketInACluster(t *testing.T) {
 	ask := func(src string) (int, string) {
 		t.Helper()
 		var out, stderr bytes.Buffer
-		code := run(t.Context(), []string{"explain", "packet", src, "10.96.0.1:80/TCP", "--kubeconfig", fakeAPI(t, lists)}, &out, &stderr)
+		code := run(t.Context(), []string{"explain", "packet", src, "10.96.0.1:80/TCP", "--kubeconfig", fakeAPI(t, maps.Clone(lists))}, &out, &stderr)
 		return code, out.String() + stderr.String()
 	}
 	code, text := ask("10.1.0.9")
