@@ -36,8 +36,8 @@ type Controller struct {
 	compiler *compiler
 	health   *healthServers
 	outliers *outliers
-	taken    time.Time // the last time that changes were
-	complete bool      // the data plane has once been told everything
+	pace     pace
+	complete bool // the data plane has once been told everything
 	network  Network
 	// since is when the oldest change that is not live yet reached the Store.
 	since time.Time
@@ -145,7 +145,7 @@ func (c *Controller) Run(ctx context.Context) error {
 			return nil
 		case <-c.cfg.Store.Changed():
 			c.gather(ctx)
-			c.take()
+			c.pace.took(c.take(), time.Now())
 		case q := <-c.asked:
 			q.answer <- c.explain(q)
 		case <-timer.C:
@@ -161,20 +161,16 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 }
 
-// takeEvery is how often changes are taken at most. One alone is taken at once; of a stream of
-// them, as when a folder of Services is applied, those that come in this time are taken together,
-// which costs less for each.
-const takeEvery = 5 * time.Millisecond
-
-// gather waits for takeEvery since the last changes were taken.
+// gather waits for what follows a change of a stream of them.
 func (c *Controller) gather(ctx context.Context) {
-	if d := takeEvery - time.Since(c.taken); d > 0 {
-		select {
-		case <-ctx.Done():
-		case <-time.After(d):
-		}
+	d := c.pace.wait(time.Now())
+	if d == 0 {
+		return
 	}
-	c.taken = time.Now()
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 // letGo takes endpoints away that were held long enough.
@@ -185,11 +181,11 @@ func (c *Controller) letGo() {
 	}
 }
 
-// take makes live what has changed in the Store.
-func (c *Controller) take() {
+// take makes live what has changed in the Store, and gives how much that was.
+func (c *Controller) take() (changes int) {
 	change, ok := c.cfg.Store.Take()
 	if !ok {
-		return
+		return 0
 	}
 	start := time.Now()
 	if c.since.IsZero() {
@@ -207,6 +203,7 @@ func (c *Controller) take() {
 	if o := c.cfg.Observe; o != nil && o.Changed != nil {
 		o.Changed(change)
 	}
+	return len(change.Refs)
 }
 
 // program makes live what has been compiled.
