@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 
@@ -55,9 +54,9 @@ type State struct {
 	FailedSince time.Time
 	// Programming is how long the last change took from the Store until it was live.
 	Programming time.Duration
-	services    *iradix.Tree[*Service]
+	services    *tree
 	// troubled are those of them that have Problems.
-	troubled *iradix.Tree[*Service]
+	troubled *tree
 	source   []manifests.Problem
 }
 
@@ -74,16 +73,10 @@ func (s *State) Services() iter.Seq[*Service] {
 	return walk(s.services)
 }
 
-func walk(t *iradix.Tree[*Service]) iter.Seq[*Service] {
+func walk(t *tree) iter.Seq[*Service] {
 	return func(yield func(*Service) bool) {
-		if t == nil {
-			return
-		}
-		it := t.Root().Iterator()
-		for _, v, ok := it.Next(); ok; _, v, ok = it.Next() {
-			if !yield(v) {
-				return
-			}
+		if t != nil {
+			t.Scan(func(_ string, s *Service) bool { return yield(s) })
 		}
 	}
 }
@@ -250,7 +243,7 @@ func (c *Controller) again() {
 }
 
 func (c *Controller) finish(err error, problems []manifests.Problem, compile, write time.Duration) {
-	next := &State{Ready: c.state.Load().Ready || err == nil, Err: err, services: c.compiler.services, troubled: c.compiler.troubled, source: problems}
+	next := &State{Ready: c.state.Load().Ready || err == nil, Err: err, services: c.compiler.services.Copy(), troubled: c.compiler.troubled.Copy(), source: problems}
 	defer c.state.Store(next)
 	if err != nil {
 		if next.FailedSince = c.state.Load().FailedSince; next.FailedSince.IsZero() {
