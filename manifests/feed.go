@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -109,14 +108,14 @@ func (f *feed) narrow(opts metav1.ListOptions) metav1.ListOptions {
 	return opts
 }
 
-// Transformer makes the reflector trim each object of a streaming list as it arrives.
+// Transformer makes the reflector trim and pack each object of a streaming list as it arrives.
 func (f *feed) Transformer() cache.TransformFunc {
-	return func(obj any) (any, error) { return trim(obj), nil }
+	return func(obj any) (any, error) { return compact(obj), nil }
 }
 
 // Add is called by the reflector.
 func (f *feed) Add(obj any) error {
-	f.to.put(trim(obj))
+	f.to.put(compact(obj))
 	return nil
 }
 
@@ -133,7 +132,7 @@ func (f *feed) Delete(obj any) error {
 func (f *feed) Replace(list []any, _ string) error {
 	objects := make([]metav1.Object, len(list))
 	for i, obj := range list {
-		objects[i] = trim(obj)
+		objects[i] = compact(obj)
 	}
 	f.to.replace(objects)
 	f.access.report(f.question("list"), nil) // a streaming list may have done it
@@ -203,7 +202,7 @@ func (s *storeSink) replace(all []metav1.Object) {
 		n := nameOf(obj)
 		now[n] = struct{}{}
 		// Not by resourceVersion: after a restored backup the same one can mean two things.
-		if old := had.lookup(s.ref(n)); old == nil || !equality.Semantic.DeepEqual(old, obj) {
+		if !had.same(s.ref(n), obj) {
 			changed = append(changed, obj)
 		}
 	}

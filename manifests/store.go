@@ -77,8 +77,7 @@ func (s *Store) Take() (c Change, ok bool) {
 	if !s.open {
 		return Change{}, false
 	}
-	snapshot := *s.objects
-	c = Change{Objects: &snapshot, Since: s.since, Pending: make(map[Ref]struct{}, len(s.pending))}
+	c = Change{Objects: s.objects.snapshot(), Since: s.since, Pending: make(map[Ref]struct{}, len(s.pending))}
 	for r := range s.refs {
 		c.Refs = append(c.Refs, r)
 	}
@@ -103,8 +102,7 @@ func (s *Store) Problems() []Problem {
 func (s *Store) snapshot() *Objects {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := *s.objects
-	return &o
+	return s.objects.snapshot()
 }
 
 // Put adds or replaces one object. The Store keeps obj itself: the caller has trimmed it
@@ -173,26 +171,38 @@ func (s *Store) put(obj metav1.Object) {
 	var kind string
 	switch v := obj.(type) {
 	case *networkingv1.Ingress:
-		kind, o.ingresses = KindIngress, insert(o.ingresses, k, v)
+		kind = KindIngress
+		o.ingresses.Set(k, v)
 	case *networkingv1.IngressClass:
-		kind, o.classes = KindIngressClass, insert(o.classes, k, v)
+		kind = KindIngressClass
+		o.classes.Set(k, v)
 	case *corev1.Service:
-		kind, o.services = KindService, insert(o.services, k, v)
+		kind = KindService
+		o.services.Set(k, v)
 	case *discoveryv1.EndpointSlice:
+		s.putSlice(packSlice(v))
+		return
+	case *packedSlice:
 		s.putSlice(v)
 		return
 	case *corev1.Secret:
-		kind, o.secrets = KindSecret, insert(o.secrets, k, v)
+		kind = KindSecret
+		o.secrets.Set(k, v)
 	case *corev1.ConfigMap:
-		kind, o.configMaps = KindConfigMap, insert(o.configMaps, k, v)
+		kind = KindConfigMap
+		o.configMaps.Set(k, v)
 	case *corev1.Pod:
-		kind, o.pods = KindPod, insert(o.pods, k, v)
+		kind = KindPod
+		o.pods.Set(k, v)
 	case *corev1.Namespace:
-		kind, o.namespaces = KindNamespace, insert(o.namespaces, k, v)
+		kind = KindNamespace
+		o.namespaces.Set(k, v)
 	case *corev1.Node:
-		kind, o.nodes = KindNode, insert(o.nodes, k, v)
+		kind = KindNode
+		o.nodes.Set(k, v)
 	case *networkingv1.ServiceCIDR:
-		kind, o.cidrs = KindServiceCIDR, insert(o.cidrs, k, v)
+		kind = KindServiceCIDR
+		o.cidrs.Set(k, v)
 	default:
 		panic(fmt.Sprintf("manifests: Store.Put of %T", obj))
 	}
@@ -203,17 +213,17 @@ func (s *Store) put(obj metav1.Object) {
 
 // putSlice files a slice under its Service, which its label may have changed. A slice
 // without the label belongs to nobody and is not kept.
-func (s *Store) putSlice(v *discoveryv1.EndpointSlice) {
+func (s *Store) putSlice(v *packedSlice) {
 	own := key(v.Namespace, v.Name)
-	service := v.Labels[discoveryv1.LabelServiceName]
+	service := v.service
 	if old, ok := s.objects.sliceOwner.Get(own); ok && old != service {
 		s.removeSlice(v.Namespace, v.Name)
 	}
 	if service == "" {
 		return
 	}
-	s.objects.sliceOwner = insert(s.objects.sliceOwner, own, service)
-	s.objects.slices = insert(s.objects.slices, sliceKey(v.Namespace, service, v.Name), pack(v))
+	s.objects.sliceOwner.Set(own, service)
+	s.objects.slices.Set(sliceKey(v.Namespace, service, v.Name), v.packed)
 	s.mark(Ref{Kind: KindEndpointSlice, Namespace: v.Namespace, Name: service})
 }
 
@@ -223,8 +233,8 @@ func (s *Store) removeSlice(namespace, name string) {
 	if !ok {
 		return
 	}
-	s.objects.sliceOwner, _, _ = s.objects.sliceOwner.Delete(own)
-	s.objects.slices, _, _ = s.objects.slices.Delete(sliceKey(namespace, service, name))
+	s.objects.sliceOwner.Delete(own)
+	s.objects.slices.Delete(sliceKey(namespace, service, name))
 	s.mark(Ref{Kind: KindEndpointSlice, Namespace: namespace, Name: service})
 }
 
@@ -234,26 +244,26 @@ func (s *Store) remove(ref Ref) {
 	var had bool
 	switch ref.Kind {
 	case KindIngress:
-		o.ingresses, _, had = o.ingresses.Delete(k)
+		had = remove(o.ingresses, k)
 	case KindIngressClass:
-		o.classes, _, had = o.classes.Delete(k)
+		had = remove(o.classes, k)
 	case KindService:
-		o.services, _, had = o.services.Delete(k)
+		had = remove(o.services, k)
 	case KindEndpointSlice:
 		s.removeSlice(ref.Namespace, ref.Name)
 		return
 	case KindSecret:
-		o.secrets, _, had = o.secrets.Delete(k)
+		had = remove(o.secrets, k)
 	case KindConfigMap:
-		o.configMaps, _, had = o.configMaps.Delete(k)
+		had = remove(o.configMaps, k)
 	case KindPod:
-		o.pods, _, had = o.pods.Delete(k)
+		had = remove(o.pods, k)
 	case KindNamespace:
-		o.namespaces, _, had = o.namespaces.Delete(k)
+		had = remove(o.namespaces, k)
 	case KindNode:
-		o.nodes, _, had = o.nodes.Delete(k)
+		had = remove(o.nodes, k)
 	case KindServiceCIDR:
-		o.cidrs, _, had = o.cidrs.Delete(k)
+		had = remove(o.cidrs, k)
 	}
 	s.settle(ref)
 	if had {

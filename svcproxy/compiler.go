@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	"github.com/tidwall/btree"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/portico-ingress/portico/manifests"
@@ -20,21 +20,24 @@ type compiler struct {
 	rules    Rules
 	at       here
 	objects  *manifests.Objects
-	services *iradix.Tree[*Service]
+	services *tree
 	claims   claims
 	// troubled are those of services that have Problems.
-	troubled *iradix.Tree[*Service]
-	// writing and troubling are services and troubled while compile changes them: many changes in
-	// one transaction copy each part of a tree once.
-	writing, troubling *iradix.Txn[*Service]
+	troubled *tree
 	// held are the Services that go on with endpoints that are not listed any more, and until when.
 	held map[string]time.Time
 	now  func() time.Time
 }
 
+// tree has Services by namespace and name, in order. A Copy costs nothing, and shares all that does not change afterwards.
+type tree = btree.Map[string, *Service]
+
+// treeDegree makes nodes of up to 31 Services: what is copied of a tree for a change.
+const treeDegree = 16
+
 func newCompiler(rules Rules) *compiler {
 	return &compiler{
-		rules: rules, at: here{place: place{node: rules.NodeName}}, services: iradix.New[*Service](), troubled: iradix.New[*Service](),
+		rules: rules, at: here{place: place{node: rules.NodeName}}, services: btree.NewMap[string, *Service](treeDegree), troubled: btree.NewMap[string, *Service](treeDegree),
 		claims: claims{}, held: map[string]time.Time{}, now: time.Now,
 	}
 }
@@ -83,12 +86,11 @@ func (c *compiler) setPlace(at here) (d Delta) {
 
 // compile compiles those named, and those who gain or lose an address by that.
 func (c *compiler) compile(dirty map[string]struct{}) Delta {
-	c.writing, c.troubling = c.services.Txn(), c.troubled.Txn()
 	before := make(map[string]*Service, len(dirty))
 	for round := slices.Sorted(maps.Keys(dirty)); len(round) > 0; {
 		var next []string
 		for _, key := range round {
-			old, _ := c.writing.Get([]byte(key))
+			old, _ := c.services.Get(key)
 			if _, ok := before[key]; !ok {
 				before[key] = old
 			}
@@ -96,8 +98,6 @@ func (c *compiler) compile(dirty map[string]struct{}) Delta {
 		}
 		round = next
 	}
-	c.services, c.troubled = c.writing.Commit(), c.troubling.Commit()
-	c.writing, c.troubling = nil, nil
 	return c.delta(before)
 }
 
@@ -114,16 +114,16 @@ func (c *compiler) compileOne(key string, old *Service) []string {
 	}
 	others := c.claims.replace(old, next)
 	if next == nil {
-		c.writing.Delete([]byte(key))
-		c.troubling.Delete([]byte(key))
+		c.services.Delete(key)
+		c.troubled.Delete(key)
 		return others
 	}
 	c.settle(next)
-	c.writing.Insert([]byte(key), next)
+	c.services.Set(key, next)
 	if len(next.Problems) > 0 {
-		c.troubling.Insert([]byte(key), next)
+		c.troubled.Set(key, next)
 	} else {
-		c.troubling.Delete([]byte(key))
+		c.troubled.Delete(key)
 	}
 	return others
 }
@@ -162,7 +162,7 @@ func fieldOf(s Source) string {
 
 func (c *compiler) delta(before map[string]*Service) (d Delta) {
 	for _, key := range slices.Sorted(maps.Keys(before)) {
-		now, ok := c.services.Get([]byte(key))
+		now, ok := c.services.Get(key)
 		if ok {
 			d.Put = append(d.Put, now)
 		} else if before[key] != nil {
@@ -191,7 +191,7 @@ func portsOf(s *Service) []*Port {
 // port finds a Port by its Key.
 func (c *compiler) port(key string) (*Service, *Port) {
 	service, _, _ := strings.Cut(key, ":")
-	s, _ := c.services.Get([]byte(service))
+	s, _ := c.services.Get(service)
 	for _, p := range portsOf(s) {
 		if p.Key == key {
 			return s, p
@@ -202,7 +202,7 @@ func (c *compiler) port(key string) (*Service, *Port) {
 
 // frontend finds who serves an address and port; with no address a NodePort.
 func (c *compiler) frontend(k claimKey) (*Service, *Port, *Frontend) {
-	s, _ := c.services.Get([]byte(c.claims.owner(k)))
+	s, _ := c.services.Get(c.claims.owner(k))
 	for _, p := range portsOf(s) {
 		for i := range p.Frontends {
 			if f := &p.Frontends[i]; p.claimKey(f) == k && f.ClaimedBy == "" {

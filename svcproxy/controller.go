@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 
@@ -36,8 +35,8 @@ type Controller struct {
 	compiler *compiler
 	health   *healthServers
 	outliers *outliers
-	taken    time.Time // the last time that changes were
-	complete bool      // the data plane has once been told everything
+	pace     pace
+	complete bool // the data plane has once been told everything
 	network  Network
 	// since is when the oldest change that is not live yet reached the Store.
 	since time.Time
@@ -55,9 +54,9 @@ type State struct {
 	FailedSince time.Time
 	// Programming is how long the last change took from the Store until it was live.
 	Programming time.Duration
-	services    *iradix.Tree[*Service]
+	services    *tree
 	// troubled are those of them that have Problems.
-	troubled *iradix.Tree[*Service]
+	troubled *tree
 	source   []manifests.Problem
 }
 
@@ -74,16 +73,10 @@ func (s *State) Services() iter.Seq[*Service] {
 	return walk(s.services)
 }
 
-func walk(t *iradix.Tree[*Service]) iter.Seq[*Service] {
+func walk(t *tree) iter.Seq[*Service] {
 	return func(yield func(*Service) bool) {
-		if t == nil {
-			return
-		}
-		it := t.Root().Iterator()
-		for _, v, ok := it.Next(); ok; _, v, ok = it.Next() {
-			if !yield(v) {
-				return
-			}
+		if t != nil {
+			t.Scan(func(_ string, s *Service) bool { return yield(s) })
 		}
 	}
 }
@@ -145,7 +138,7 @@ func (c *Controller) Run(ctx context.Context) error {
 			return nil
 		case <-c.cfg.Store.Changed():
 			c.gather(ctx)
-			c.take()
+			c.pace.took(c.take(), time.Now())
 		case q := <-c.asked:
 			q.answer <- c.explain(q)
 		case <-timer.C:
@@ -161,20 +154,16 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 }
 
-// takeEvery is how often changes are taken at most. One alone is taken at once; of a stream of
-// them, as when a folder of Services is applied, those that come in this time are taken together,
-// which costs less for each.
-const takeEvery = 5 * time.Millisecond
-
-// gather waits for takeEvery since the last changes were taken.
+// gather waits for what follows a change of a stream of them.
 func (c *Controller) gather(ctx context.Context) {
-	if d := takeEvery - time.Since(c.taken); d > 0 {
-		select {
-		case <-ctx.Done():
-		case <-time.After(d):
-		}
+	d := c.pace.wait(time.Now())
+	if d == 0 {
+		return
 	}
-	c.taken = time.Now()
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 // letGo takes endpoints away that were held long enough.
@@ -185,11 +174,11 @@ func (c *Controller) letGo() {
 	}
 }
 
-// take makes live what has changed in the Store.
-func (c *Controller) take() {
+// take makes live what has changed in the Store, and gives how much that was.
+func (c *Controller) take() (changes int) {
 	change, ok := c.cfg.Store.Take()
 	if !ok {
-		return
+		return 0
 	}
 	start := time.Now()
 	if c.since.IsZero() {
@@ -207,6 +196,7 @@ func (c *Controller) take() {
 	if o := c.cfg.Observe; o != nil && o.Changed != nil {
 		o.Changed(change)
 	}
+	return len(change.Refs)
 }
 
 // program makes live what has been compiled.
@@ -253,7 +243,7 @@ func (c *Controller) again() {
 }
 
 func (c *Controller) finish(err error, problems []manifests.Problem, compile, write time.Duration) {
-	next := &State{Ready: c.state.Load().Ready || err == nil, Err: err, services: c.compiler.services, troubled: c.compiler.troubled, source: problems}
+	next := &State{Ready: c.state.Load().Ready || err == nil, Err: err, services: c.compiler.services.Copy(), troubled: c.compiler.troubled.Copy(), source: problems}
 	defer c.state.Store(next)
 	if err != nil {
 		if next.FailedSince = c.state.Load().FailedSince; next.FailedSince.IsZero() {

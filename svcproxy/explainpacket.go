@@ -317,7 +317,7 @@ func (e *explaining) elsewhere(to netip.Addr) bool {
 // served on purpose, or an endpoint.
 func (e *explaining) notServed(to netip.Addr) {
 	for s := range e.compiler.objects.Services() {
-		compiled, _ := e.compiler.services.Get([]byte(s.Namespace + "/" + s.Name))
+		compiled, _ := e.compiler.services.Get(s.Namespace + "/" + s.Name)
 		if compiled == nil {
 			continue
 		}

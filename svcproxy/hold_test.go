@@ -83,7 +83,7 @@ func putOrDelete(store *manifests.Store, suffix, endpoints string) {
 
 // used are the endpoints of a Service's only port, or what is done without.
 func used(c *compiler, key string) string {
-	s, _ := c.services.Get([]byte(key))
+	s, _ := c.services.Get(key)
 	p := s.Ports[0]
 	if p.Frontends[0].Action != Forward {
 		return string(p.Frontends[0].Action)

@@ -233,7 +233,7 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 		return err
 	}
 	takeKlog(log)
-	frugal(log)
+	limitMemory(os.DirFS("/"), os.Getenv, log)
 	src, err := flags.source(log)
 	if err != nil {
 		return err
@@ -257,7 +257,7 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 	store := manifests.NewStore()
 	metrics := newSvcproxyMetrics(plane)
 	observer := metrics.observer()
-	hurry(observer)
+	hurry(ctx, observer)
 	controller := svcproxy.New(svcproxy.Config{
 		Store: store, Plane: plane.Plane,
 		Rules:    flags.rules(plane),

@@ -2,25 +2,48 @@ package main
 
 import (
 	"context"
-	"os"
+	"runtime"
 	"runtime/debug"
 	rtmetrics "runtime/metrics"
 	"time"
-
-	"go.uber.org/zap"
 )
 
-// svcproxyGCPercent: nearly all memory is objects that stay, and tidy gives back what is free. Lower
-// saves some megabytes and costs CPU while much changes: at 10,000 Services of 10 endpoints 25 is 119 MB resident after
-// the fill and 123 at most, and 28% of its CPU is collecting; 75 is 126 MB and 145 at most, and 13%.
-const svcproxyGCPercent = 75
+const (
+	// gcFloor is the heap below which nothing is collected. While little is there, which is much of a fill, a share of what
+	// stays would be little, and collections many.
+	gcFloor = 72 << 20
+	// gcPercent is by how much the heap grows at least between two collections. Nearly all memory is objects that stay, and
+	// tidy gives back what is free.
+	gcPercent = 60
+)
 
-// frugal keeps memory low, unless GOGC says otherwise.
-func frugal(log *zap.Logger) {
-	limitMemory(os.DirFS("/"), os.Getenv, log)
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(svcproxyGCPercent)
+// gcPercentFor is the GOGC with which a heap of which so much stays is collected at gcFloor, or later.
+func gcPercentFor(live uint64) int {
+	live = min(max(live, gcFloor/100), gcFloor)
+	return max(gcPercent, int((gcFloor-live)*100/live))
+}
+
+// paceCollections sees to gcFloor now and after each collection, until ctx ends. A limit of memory holds all the same.
+func paceCollections(ctx context.Context) {
+	live := []rtmetrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	set := 0
+	afterCollections(ctx, func() {
+		rtmetrics.Read(live)
+		if percent := gcPercentFor(live[0].Value.Uint64()); percent != set {
+			set = percent
+			debug.SetGCPercent(percent) // stops the world, for some microseconds
+		}
+	})
+}
+
+// afterCollections calls f now and after each collection, never twice at once.
+func afterCollections(ctx context.Context, f func()) {
+	if ctx.Err() != nil {
+		return
 	}
+	f()
+	type sentinel struct{ _ *byte } // with a pointer, so that it shares its place with nothing that stays
+	runtime.AddCleanup(&sentinel{}, func(f func()) { afterCollections(ctx, f) }, f)
 }
 
 const (

@@ -20,7 +20,7 @@ import (
 var ErrRefused = errors.New("announce: the record has changed in between")
 
 const (
-	// tickEvery is how often the protocol looks at its clock.
+	// tickEvery is how often the protocol looks at its clock while there are addresses.
 	tickEvery = 10 * time.Millisecond
 	// storeTimeout is when a question to the Store counts as unanswered.
 	storeTimeout = time.Second
@@ -233,7 +233,7 @@ func (a *Announcer) loop(ctx, working context.Context, conn *net.UDPConn) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer a.endHandOver()
-	tick := time.NewTicker(tickEvery)
+	tick := time.NewTimer(tickEvery)
 	defer tick.Stop()
 	var last, until time.Duration
 	for done := ctx.Done(); ; {
@@ -266,7 +266,17 @@ func (a *Announcer) loop(ctx, working context.Context, conn *net.UDPConn) {
 			a.sendBeats(conn, now)
 			return
 		}
+		tick.Reset(a.nextTick(now - last))
 	}
+}
+
+// nextTick is when to look at the clock again if nothing happens before; sent is how long ago heartbeats were. Most
+// nodes of most clusters have nothing to announce, and need not wake up for it.
+func (a *Announcer) nextTick(sent time.Duration) time.Duration {
+	if a.fence.idle() {
+		return max(tickEvery, beatEvery-sent)
+	}
+	return tickEvery
 }
 
 func (a *Announcer) locked(f func()) {

@@ -322,3 +322,32 @@ func TestAnnouncerWithoutAPI(t *testing.T) {
 		c.reaches(lanVIP6, owner, patient)
 	}
 }
+
+// Without an address in the cluster the clock is looked at with each heartbeat; as soon as there is one, every tickEvery.
+func TestAnnouncerRestsWithoutAddresses(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		name string
+		do   func(*Fence)
+		rest bool
+	}{
+		{"nothing is known yet", func(f *Fence) { f.known = false }, false},
+		{"no address", func(*Fence) {}, true},
+		{"one is wanted", func(f *Fence) { f.Set(map[netip.Addr]Claim{netip.MustParseAddr("192.0.2.1"): {}}, nil) }, false},
+		{"one is given out", func(f *Fence) { f.record.grants = map[netip.Addr]grant{netip.MustParseAddr("192.0.2.1"): {}} }, false},
+		{"a change may be on its way", func(f *Fence) { f.undecided = &record{} }, false},
+		{"the node stops", (*Fence).Stop, false},
+	} {
+		a := &Announcer{fence: NewFence("a", 1)}
+		a.fence.known = true
+		c.do(a.fence)
+		for sent, want := range map[time.Duration]time.Duration{0: beatEvery, 30 * ms: beatEvery - 30*ms, beatEvery - ms: tickEvery, beatEvery + ms: tickEvery} {
+			if !c.rest {
+				want = tickEvery
+			}
+			if got := a.nextTick(sent); got != want {
+				t.Errorf("%s, heartbeats sent %v ago: %v, want %v", c.name, sent, got, want)
+			}
+		}
+	}
+}

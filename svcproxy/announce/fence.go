@@ -130,7 +130,12 @@ func (f *Fence) Set(claims map[netip.Addr]Claim, nodes []Node) {
 // Stop makes the node give away what it has.
 func (f *Fence) Stop() { f.stopped, f.urgent = true, true }
 
-// Tick is to be called every few milliseconds, before May.
+// idle says that there is no address whose time could come: nothing is wanted, given out or being asked.
+func (f *Fence) idle() bool {
+	return f.known && !f.stopped && f.undecided == nil && len(f.claims) == 0 && len(f.record.grants) == 0
+}
+
+// Tick is to be called every few milliseconds, before May; while the Fence is idle, with each heartbeat.
 func (f *Fence) Tick(now time.Duration) {
 	if !f.running {
 		f.running, f.started, f.asked, f.votersAt = true, now, now-askAnyway, now

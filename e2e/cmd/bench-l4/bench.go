@@ -79,7 +79,7 @@ func (b *bench) close(ctx context.Context) error {
 // setUp makes what both candidates use.
 func (b *bench) setUp(ctx context.Context) error {
 	var err error
-	if b.objects, err = newObjects(b.up); err != nil {
+	if b.objects, err = newObjects(b.up, b.cfg.named); err != nil {
 		return err
 	}
 	if err := b.objects.register(ctx, b.up); err != nil {
@@ -103,6 +103,9 @@ func (b *bench) setUp(ctx context.Context) error {
 		if err := b.up.AddPod(ctx, c.node, c.pod, addr); err != nil {
 			return err
 		}
+	}
+	if b.cfg.alone {
+		b.candidates = slices.DeleteFunc(b.candidates, func(c *candidate) bool { return c.name == kubeProxy })
 	}
 	b.report.versions = b.versions(ctx)
 	return b.objects.create(ctx, newService(probe, probed.Addr()), b.server(b.at))
@@ -151,7 +154,7 @@ var running = []stage{
 	{10, 10, []string{"switch-10", "connect-10"}, (*bench).small},
 	{200, 10, []string{"switch-200"}, func(b *bench, ctx context.Context) error { return b.switching(ctx, "switch-200") }},
 	{2000, 10, []string{"switch-2000", "connect-2000"}, (*bench).medium},
-	{10000, 10, []string{"fill", "memory", "switch-10000"}, (*bench).large},
+	{10000, 10, []string{"fill", "memory", "memory-started", "switch-10000"}, (*bench).large},
 }
 
 func (b *bench) run(ctx context.Context) error {
@@ -203,7 +206,12 @@ func (b *bench) medium(ctx context.Context) error {
 
 func (b *bench) large(ctx context.Context) error {
 	if b.cfg.wants("memory") {
-		if err := b.remembering(ctx); err != nil {
+		if err := b.remembering(ctx, &b.report.memory); err != nil {
+			return err
+		}
+	}
+	if b.cfg.wants("memory-started") {
+		if err := b.restarting(ctx); err != nil {
 			return err
 		}
 	}
@@ -392,10 +400,10 @@ func (b *bench) connectTurn(ctx context.Context, what string, c *candidate) erro
 	})
 }
 
-// idle is how long after a fill memory is looked at.
+// idle is how long after a fill or a start memory is looked at.
 const idle = 20 * time.Second
 
-func (b *bench) remembering(ctx context.Context) error {
+func (b *bench) remembering(ctx context.Context, into *by[memory]) error {
 	if err := pause(ctx, idle); err != nil {
 		return err
 	}
@@ -404,8 +412,24 @@ func (b *bench) remembering(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.report.memory.add(c.name, memory{resident, peak})
+		into.add(c.name, memory{resident, peak})
 		fmt.Fprintf(b.log, "%10s  memory: %d MB, at most %d MB\n", c.name, resident/1e6, peak/1e6)
+	}
+	return nil
+}
+
+// restarting measures the memory of programs that are started among the Services.
+func (b *bench) restarting(ctx context.Context) error {
+	for range b.cfg.rounds {
+		for _, c := range b.candidates {
+			c.stop()
+			if err := b.fresh(ctx, c); err != nil {
+				return err
+			}
+		}
+		if err := b.remembering(ctx, &b.report.memoryStarted); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -61,13 +61,15 @@ type config struct {
 	patience time.Duration
 	timeout  time.Duration
 	only     []string
+	alone    bool
+	named    bool
 	out      string
 }
 
 // measurements are what -only chooses from, in the order in which they are made.
 var measurements = []string{
 	"failover", "switch-10", "connect-10", "switch-200", "switch-2000", "connect-2000",
-	"fill", "memory", "switch-10000", "cold-start", "connect-20000",
+	"fill", "memory", "memory-started", "switch-10000", "cold-start", "connect-20000",
 }
 
 func parseConfig(args []string, stderr io.Writer) (config, error) {
@@ -83,6 +85,8 @@ func parseConfig(args []string, stderr io.Writer) (config, error) {
 	f.DurationVar(&c.patience, "patience", 10*time.Minute, "how long to wait for a state of the kernel")
 	f.DurationVar(&c.timeout, "timeout", time.Hour, "how long everything may take")
 	f.StringVar(&only, "only", "", "comma-separated `measurements` (default all): "+strings.Join(measurements, ", "))
+	f.BoolVar(&c.alone, "alone", false, "without kube-proxy: only the column of Portico, whom nobody takes the CPU from then")
+	f.BoolVar(&c.named, "named", false, "endpoints name their Pods, nodes and zones, as those that controllers write do")
 	f.StringVar(&c.out, "out", "", "write the table into this `file`, between its two marks if it has them")
 	if err := f.Parse(args); err != nil {
 		return c, err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/netip"
 	"slices"
 
@@ -14,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/portico-ingress/portico/e2e/cluster"
@@ -31,15 +33,17 @@ const (
 type objects struct {
 	client kubernetes.Interface
 	etcd   *etcd
+	// named: endpoints name their Pods, nodes and zones.
+	named bool
 	// services is how many there are besides the probe, and endpoints how many each has.
 	services, endpoints int
 }
 
-func newObjects(up *cluster.Cluster) (*objects, error) {
+func newObjects(up *cluster.Cluster, named bool) (*objects, error) {
 	cfg := up.RESTConfig()
 	cfg.QPS, cfg.ContentType = -1, runtime.ContentTypeProtobuf
 	client, err := kubernetes.NewForConfig(cfg)
-	return &objects{client: client, etcd: newEtcd(up)}, err
+	return &objects{client: client, etcd: newEtcd(up), named: named}, err
 }
 
 func newService(name string, ip netip.Addr) *corev1.Service {
@@ -72,6 +76,25 @@ func endpoints(addrs []netip.Addr) []discoveryv1.Endpoint {
 	return all
 }
 
+// nameEndpoints has endpoints name what they are, as those of a Deployment on 100 nodes in 3 zones: a Pod's name has
+// the hash of its template and five letters.
+func nameEndpoints(service string, all []discoveryv1.Endpoint) {
+	for j := range all {
+		n := hash(service, j)
+		pod := fmt.Sprintf("%s-%08x-%05x", service, hash(service), n&0xfffff)
+		e := &all[j]
+		e.NodeName, e.Zone = new(fmt.Sprintf("node-%03d.example.internal", n%100)), new(fmt.Sprintf("region-1%c", 'a'+rune(n%3)))
+		e.TargetRef = &corev1.ObjectReference{Kind: "Pod", Namespace: namespace, Name: pod, UID: uuid.NewUUID()}
+		e.Conditions.Serving, e.Conditions.Terminating = new(true), new(false)
+	}
+}
+
+func hash(of ...any) uint32 {
+	h := fnv.New32a()
+	fmt.Fprint(h, of...)
+	return h.Sum32()
+}
+
 // The i-th Service is 10.96.(16+i/256).(i%256), and its j-th endpoint 10.(128+j).(i/256).(i%256).
 func name(i int) string { return fmt.Sprintf("service-%05d", i) }
 
@@ -101,7 +124,11 @@ func (o *objects) create(ctx context.Context, s *corev1.Service, addrs ...netip.
 }
 
 func (o *objects) createSlice(ctx context.Context, name string, addrs []netip.Addr) error {
-	if _, err := o.client.DiscoveryV1().EndpointSlices(namespace).Create(ctx, newSlice(name, addrs...), metav1.CreateOptions{}); err != nil {
+	s := newSlice(name, addrs...)
+	if o.named {
+		nameEndpoints(name, s.Endpoints)
+	}
+	if _, err := o.client.DiscoveryV1().EndpointSlices(namespace).Create(ctx, s, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("create EndpointSlice: %w", err)
 	}
 	return nil
@@ -117,7 +144,11 @@ func (o *objects) grow(ctx context.Context, services, each int) error {
 	g.SetLimit(writers)
 	if o.endpoints != each {
 		for i := range o.services {
-			g.Go(func() error { return o.patch(ctx, name(i), "/endpoints", endpoints(pods(i, each))) })
+			all := endpoints(pods(i, each))
+			if o.named {
+				nameEndpoints(name(i), all)
+			}
+			g.Go(func() error { return o.patch(ctx, name(i), "/endpoints", all) })
 		}
 	}
 	i := o.services

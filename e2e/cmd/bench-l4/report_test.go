@@ -16,6 +16,7 @@ func TestReportTellsWhatIsMissed(t *testing.T) {
 	r.switches.add("switch-10", portico, time.Millisecond, 26*time.Millisecond, 2*time.Millisecond)
 	r.memory.add(kubeProxy, memory{567e6, 600e6})
 	r.memory.add(portico, memory{150e6, 160e6})
+	r.memoryStarted.add(portico, memory{140e6, 200e6}, memory{151e6, 190e6})
 	r.connects.add("connect-10", portico, connects{100 * time.Microsecond, 110 * time.Microsecond})
 	r.connects.add("connect-10", portico, connects{100 * time.Microsecond, 140 * time.Microsecond})
 	r.connects.add("connect-10", portico, connects{200 * time.Microsecond, 240 * time.Microsecond})
@@ -26,8 +27,9 @@ func TestReportTellsWhatIsMissed(t *testing.T) {
 		"- here\n",
 		"| endpoint switch, 10 Services, p50 / max | 16.0 ms / 31.0 ms | **2.0 ms / 26.0 ms** | 8 / 25 ms, missed |\n",
 		"| resident memory at 10,000 x 10 | 567 MB (peak 600) | **150 MB (peak 160)** | 150 MB, met |\n",
+		"|  | **151 MB (peak 190)** | 150 MB, missed |\n",
 		", 10 Services |  | **1.20 (140 us)** | 1.30, met |\n",
-		"| - | **1.60 s / 1.60 s** | 1.50 s, missed |\n",
+		"| - | **1.20 s / 1.60 s** | 1.50 s, missed |\n",
 		"| - | **1 of 300, the longest took 1000 ms** | 0, missed |\n",
 	} {
 		if !strings.Contains(got, want) {
@@ -107,5 +109,22 @@ func TestMarksFindsLinesAcrossWrites(t *testing.T) {
 	}
 	if m.when().IsZero() {
 		t.Error("it has been said")
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		of   []float64
+		want float64
+	}{
+		{nil, 0},
+		{[]float64{3}, 3},
+		{[]float64{4, 1}, 2.5},
+		{[]float64{9, 1, 2}, 2},
+		{[]float64{9, 1, 4, 2}, 3},
+	} {
+		if got := median(c.of); got != c.want {
+			t.Errorf("median of %v: %v, want %v", c.of, got, c.want)
+		}
 	}
 }
