@@ -2,9 +2,7 @@ package svcproxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"testing"
 	"time"
@@ -50,14 +48,9 @@ func TestControllerTriesAgain(t *testing.T) {
 	store.Put(newService("s", "172.30.0.1", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"192.0.2.1"} }))
 	store.Put(newSlice("s", "", "10.180.0.10"))
 	store.Open()
-	fail := func() error {
-		if rand.IntN(5) == 0 {
-			return errors.New("injected")
-		}
-		return nil
-	}
+	faults := &netlab.Saboteur{Every: 3}
 	programmed := make(chan time.Duration, 100)
-	c := startController(t, l.Nodes[0], store, nft.Config{BeforeWrite: fail, AfterWrite: fail}, programmed)
+	c := startController(t, l.Nodes[0], store, nft.Config{Socket: func(kernel nft.Socket) nft.Socket { return faults.Between(kernel) }}, programmed)
 	for i, want := range []string{"pod0-0", "pod1-0", "pod0-0", "pod1-0"} {
 		store.Put(newSlice("s", "", fmt.Sprintf("10.180.%d.10", i%2)))
 		for deadline := time.Now().Add(20 * time.Second); ; {

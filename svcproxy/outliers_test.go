@@ -133,7 +133,7 @@ func (w *watched) askUntil(t *testing.T, to string, f func() bool) {
 	}
 }
 
-func nftCommand(t *testing.T, h *netlab.Host, command string) {
+func nftCommand(t *testing.T, h *netlab.Host, command string) (output string) {
 	t.Helper()
 	var out []byte
 	var err error
@@ -141,6 +141,7 @@ func nftCommand(t *testing.T, h *netlab.Host, command string) {
 	if err != nil {
 		t.Fatalf("%s: %v: %s", command, err, out)
 	}
+	return string(out)
 }
 
 // Of four endpoints one refuses and one says nothing: soon nobody is sent there, while both are ready

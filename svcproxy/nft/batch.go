@@ -139,9 +139,11 @@ func (b *batch) flushSet(s *set) {
 }
 
 // flushChain deletes all rules of a chain.
-func (b *batch) flushChain(name string) {
+func (b *batch) flushChain(name string) { b.flushChainOf(b.table, name) }
+
+func (b *batch) flushChainOf(table, name string) {
 	b.beginNFT(unix.NFT_MSG_DELRULE, 0)
-	b.buf = appendAttrName(b.buf, unix.NFTA_RULE_TABLE, b.table)
+	b.buf = appendAttrName(b.buf, unix.NFTA_RULE_TABLE, table)
 	b.buf = appendAttrName(b.buf, unix.NFTA_RULE_CHAIN, name)
 	b.end()
 }
@@ -174,6 +176,7 @@ func (b *batch) closeList() {
 
 // Names that golang.org/x/sys/unix lacks (linux/netfilter/nf_tables.h).
 const (
+	nftaTableHandle    = 4
 	nftaTableUserdata  = 6
 	nftaSetExpr        = 0x11
 	nftaSetElemKeyEnd  = 0xa

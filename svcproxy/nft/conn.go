@@ -16,14 +16,22 @@ const (
 	receiveBuffer = 16 << 20
 	// readBuffer is larger than any message that the kernel builds (32 KiB).
 	readBuffer = 256 << 10
-	// answerTimeout is how long the kernel may take with a transaction, in seconds. It answers
-	// before it returns, so this is only ever reached by a bug.
-	answerTimeout = 30
 )
 
-// conn is a netlink socket for NETLINK_NETFILTER. It belongs to the network namespace of the
-// thread that opened it, for ever.
+// Socket is what transactions are given to. It belongs to the network namespace of the thread that
+// opened it, for ever.
+type Socket interface {
+	// Send gives the kernel one datagram. When it is back, the kernel has done what that says and
+	// answered, or begun to answer.
+	Send(b []byte) error
+	// Receive takes the next datagram of the kernel's answer, and waits for none: EAGAIN says that
+	// there is no more.
+	Receive(b []byte) (n int, err error)
+}
+
+// conn speaks NETLINK_NETFILTER.
 type conn struct {
+	Socket
 	fd     int
 	portID uint32
 	seq    uint32
@@ -35,7 +43,7 @@ func dial() (*conn, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket(AF_NETLINK)", err)
 	}
-	c := &conn{fd: fd, read: make([]byte, readBuffer)}
+	c := &conn{Socket: kernelSocket(fd), fd: fd, read: make([]byte, readBuffer)}
 	if err := c.setUp(); err != nil {
 		c.close()
 		return nil, err
@@ -61,10 +69,16 @@ func (c *conn) setUp() error {
 	// Errors then do not repeat the whole message that they are about, and say why.
 	_ = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	_ = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
-	return os.NewSyscallError("setsockopt", unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: answerTimeout}))
+	return nil
 }
 
-func (c *conn) close() { _ = unix.Close(c.fd) }
+// close may be called again: by then the number of the file may be another one's.
+func (c *conn) close() {
+	if c.fd >= 0 {
+		_ = unix.Close(c.fd)
+	}
+	c.fd, c.Socket = -1, kernelSocket(-1)
+}
 
 // nextSeq is the sequence number of a new message.
 func (c *conn) nextSeq() uint32 {
@@ -72,105 +86,115 @@ func (c *conn) nextSeq() uint32 {
 	return c.seq
 }
 
-// transact sends one transaction and waits for the kernel's answer: all of it is in, or none.
-// last is the sequence number of the message that asks for an answer.
-func (c *conn) transact(message []byte, last uint32) error {
-	if err := c.send(message); err != nil {
-		return err
-	}
+// transact sends one transaction: all of it is in, or none. last is the sequence number of the
+// message that asks for an answer. The kernel answers to the first one alone if it could not make
+// the transaction at all, or not even list what is wrong with it.
+func (c *conn) transact(batch []byte, last uint32) error {
+	first := native.Uint32(batch[8:])
 	var failed error
-	for {
-		messages, err := c.receive()
-		if err != nil {
-			return errors.Join(failed, err)
+	err := c.exchange(batch, func(m message) (over bool, err error) {
+		if m.typ != unix.NLMSG_ERROR || m.seq-first > last-first {
+			return false, nil
 		}
-		for m := range messages {
-			if m.typ != unix.NLMSG_ERROR {
-				continue
-			}
-			if err := m.err(); err != nil && failed == nil {
-				failed = err
-			}
-			if m.seq == last {
-				return failed
-			}
+		if err := m.err(); err != nil && failed == nil {
+			failed = err
 		}
-	}
+		return m.seq == last || m.seq == first, nil
+	})
+	return errors.Join(failed, err)
 }
 
 // dump asks for a list and calls each with every message of the answer.
 func (c *conn) dump(request []byte, seq uint32, each func(message)) error {
-	if err := c.send(request); err != nil {
-		return err
-	}
 	interrupted := false
-	for {
-		messages, err := c.receive()
-		if err != nil {
-			return err
+	return c.exchange(request, func(m message) (over bool, err error) {
+		if m.seq != seq {
+			return false, nil
 		}
-		for m := range messages {
-			if m.seq != seq {
-				continue
-			}
-			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
-			switch m.typ {
-			case unix.NLMSG_DONE:
-				if interrupted {
-					return errInterrupted
-				}
-				return nil
-			case unix.NLMSG_ERROR:
-				return m.err()
-			default:
-				each(m)
-			}
+		interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
+		switch {
+		case m.typ == unix.NLMSG_ERROR:
+			return true, m.err()
+		case m.typ != unix.NLMSG_DONE:
+			each(m)
+			return false, nil
+		case interrupted:
+			return true, errInterrupted
 		}
-	}
+		return true, nil
+	})
 }
 
 // ask asks for one thing and calls each with every message of the answer.
 func (c *conn) ask(request []byte, seq uint32, each func(message)) error {
-	if err := c.send(request); err != nil {
+	return c.exchange(request, func(m message) (over bool, err error) {
+		switch {
+		case m.seq != seq:
+		case m.typ == unix.NLMSG_ERROR:
+			return true, m.err()
+		default:
+			each(m)
+		}
+		return false, nil
+	})
+}
+
+// exchange sends a datagram and gives each message of the answer, until hear says that it is over.
+func (c *conn) exchange(b []byte, hear func(message) (over bool, err error)) error {
+	if err := c.Send(b); err != nil {
 		return err
 	}
 	for {
-		messages, err := c.receive()
+		n, err := c.Receive(c.read)
+		if errors.Is(err, unix.EAGAIN) {
+			return errNoAnswer
+		}
 		if err != nil {
+			c.drain()
 			return err
 		}
-		for m := range messages {
-			switch {
-			case m.seq != seq:
-			case m.typ == unix.NLMSG_ERROR:
-				return m.err()
-			default:
-				each(m)
+		for m := range messages(c.read[:n]) {
+			if over, err := hear(m); over {
+				return err
 			}
 		}
 	}
 }
 
-// errInterrupted says that the tables changed while they were read.
-var errInterrupted = errors.New("nftables: the ruleset changed while it was read")
+// drainAtMost is how many datagrams are thrown away: more than the longest list has.
+const drainAtMost = 1 << 16
 
-func (c *conn) send(b []byte) error {
-	return os.NewSyscallError("netlink send", unix.Sendto(c.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
-}
-
-// receive gives the messages of one datagram. They are parts of c.read.
-func (c *conn) receive() (iter.Seq[message], error) {
-	for {
-		n, _, err := unix.Recvfrom(c.fd, c.read, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
+// drain throws away what is left of an answer. The kernel takes no other request for a list before
+// the last one is read to its end.
+func (c *conn) drain() {
+	for range drainAtMost {
+		if _, err := c.Receive(c.read); errors.Is(err, unix.EAGAIN) {
+			return
 		}
-		if err != nil {
-			return nil, os.NewSyscallError("netlink receive", err)
-		}
-		return messages(c.read[:n]), nil
 	}
 }
+
+// kernelSocket is the file descriptor of a netlink socket.
+type kernelSocket int
+
+func (s kernelSocket) Send(b []byte) error {
+	return os.NewSyscallError("netlink send", unix.Sendto(int(s), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
+}
+
+func (s kernelSocket) Receive(b []byte) (n int, err error) {
+	for {
+		n, _, err = unix.Recvfrom(int(s), b, unix.MSG_DONTWAIT)
+		if !errors.Is(err, unix.EINTR) {
+			return n, os.NewSyscallError("netlink receive", err)
+		}
+	}
+}
+
+// errNoAnswer says that it is not known what the kernel has done: it had no memory to tell.
+var errNoAnswer = errors.New("nftables: the kernel's answer is lost")
+
+// errInterrupted says that the tables changed while they were read.
+var errInterrupted = errors.New("nftables: the ruleset changed while it was read")
 
 // message is one netlink message, its body without the header.
 type message struct {

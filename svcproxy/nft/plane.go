@@ -17,10 +17,8 @@ import (
 type Config struct {
 	// Log may be nil.
 	Log *zap.Logger
-	// BeforeWrite is for tests: an error it gives is one that the kernel gave.
-	BeforeWrite func() error
-	// AfterWrite is for tests: an error it gives is that the kernel's answer was lost.
-	AfterWrite func() error
+	// Socket, if it is not nil, puts something between the Plane and the kernel.
+	Socket func(kernel Socket) Socket
 }
 
 // Plane keeps the kernel of the network namespace that it was made in equal to what it was told.
@@ -77,6 +75,9 @@ func New(cfg Config) (*Plane, error) {
 	var err error
 	if p.conn, err = dial(); err != nil {
 		return nil, fmt.Errorf("nft: %w", err)
+	}
+	if cfg.Socket != nil {
+		p.conn.Socket = cfg.Socket(p.conn.Socket)
 	}
 	if p.monitor, err = newMonitor(); err != nil {
 		p.conn.close()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math/rand/v2"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -65,7 +63,11 @@ func servers(t testing.TB) (l *netlab.Lab, all []*Service) {
 			p.Serve(t, 8080)
 		}
 	}
-	return l, []*Service{
+	return l, steadyServices()
+}
+
+func steadyServices() []*Service {
+	return []*Service{
 		tcpService("10.180.0.10:8080", "10.180.0.11:8080"),
 		{
 			Name: "udp", Protocol: 17, Cluster: []netip.AddrPort{ap("10.180.0.10:8080")},
@@ -313,105 +315,6 @@ func TestRestartAdopts(t *testing.T) {
 	if _, err := l.Client.AskPatiently(t, "tcp", ap("172.30.0.1:82")); err != nil {
 		t.Error(err)
 	}
-}
-
-// One that is killed between any two transactions leaves what the next one can go on with, and at
-// no time is there nobody who serves.
-func TestKilledBetweenAnyTwoSteps(t *testing.T) {
-	l, all := servers(t)
-	n := l.Nodes[0]
-	old := newPlane(t, n, Config{})
-	apply(t, old, Changes{Complete: true, Put: all, Node: node})
-	// An older version of the rules: every step of the upgrade is one where it may end.
-	foreign(t, n, "add rule inet portico-a filter-forward counter")
-	errKilled := errors.New("killed")
-	open, err := l.Client.Dial(t, "tcp", netip.AddrPort{}, ap("172.30.0.1:80"), 5*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer open.Close()
-	for steps := 0; ; steps++ {
-		left := steps
-		cfg := Config{BeforeWrite: func() error {
-			if left--; left < 0 {
-				return errKilled
-			}
-			return nil
-		}}
-		p := newPlane(t, n, cfg)
-		err := p.Apply(Changes{Complete: true, Put: all, Node: node})
-		works(t, l)
-		if _, err := netlab.Talk(open, 5*time.Second); err != nil {
-			t.Errorf("a connection that was open, after %d transactions: %v", steps, err)
-		}
-		if err == nil {
-			t.Logf("%d transactions", steps)
-			break
-		}
-		if !errors.Is(err, errKilled) || steps > 50 {
-			t.Fatal(err)
-		}
-		p.Close()
-	}
-	if got := strings.Count(foreign(t, n, "list tables"), "portico"); got != 1 {
-		t.Errorf("%d tables are left", got)
-	}
-}
-
-// Every tenth write fails, before the kernel saw it or after: the end is the same.
-func TestFailingWrites(t *testing.T) {
-	l, all := servers(t)
-	fail := func() error {
-		if rand.IntN(10) == 0 {
-			return errors.New("injected")
-		}
-		return nil
-	}
-	p := newPlane(t, l.Nodes[0], Config{BeforeWrite: fail, AfterWrite: fail})
-	want := map[string]*Service{}
-	for _, s := range all {
-		want[s.Name] = s
-	}
-	for p.Apply(Changes{Complete: true, Put: all, Node: node}) != nil {
-		continue
-	}
-	failed := 0
-	for i := range 300 {
-		s := randomService(i)
-		c := Changes{Put: []*Service{s}}
-		want[s.Name] = s
-		if name := fmt.Sprintf("random-%d", rand.IntN(20)); name != s.Name && rand.IntN(3) == 0 {
-			delete(want, name)
-			c.Delete = []string{name}
-		}
-		if p.Apply(c) != nil {
-			failed++
-		}
-	}
-	for p.Repair() != nil {
-		continue
-	}
-	t.Logf("%d of 300 changes failed", failed)
-	works(t, l)
-	other := newPlane(t, l.Nodes[0], Config{})
-	apply(t, other, Changes{Complete: true, Put: slices.Collect(maps.Values(want)), Node: node})
-	if s := other.Stats(); s.Elements != 0 || s.Rebuilds != 0 {
-		t.Errorf("the kernel was not what was wanted: %+v", s)
-	}
-}
-
-func randomService(i int) *Service {
-	n := rand.IntN(20)
-	s := &Service{
-		Name: fmt.Sprintf("random-%d", n), Protocol: 6,
-		Frontends: []Frontend{{Addr: netip.AddrFrom4([4]byte{172, 30, 1, byte(n)}), Port: uint16(80 + rand.IntN(2)), Kind: ClusterIP}},
-		Affinity:  time.Duration(rand.IntN(2)) * time.Minute,
-	}
-	for j := range rand.IntN(5) {
-		s.Cluster = append(s.Cluster, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 180, byte(i), byte(j)}), 8080))
-		s.OnNode = append(s.OnNode, netip.AddrFrom4([4]byte{10, 180, byte(i % 4), byte(j)}))
-	}
-	return s
 }
 
 // A thousand Services come and go and the endpoints of one change all the time while connections

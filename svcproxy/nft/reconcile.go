@@ -13,7 +13,7 @@ import (
 )
 
 // tableNames are the two names that a table of ours can have: a new one is filled beside the
-// live one, and takes over in one transaction.
+// live one, and takes over.
 var tableNames = [2]string{"portico-a", "portico-b"}
 
 // tableComment begins the comment of our tables; the fingerprint follows.
@@ -179,8 +179,13 @@ func (e *entry) adopt(have map[elementKey]string) {
 	e.settle(cluster, local, old)
 }
 
-// rebuild fills a new table, chunk by chunk, and makes it live in the transaction that removes
-// all others of ours: at every moment exactly one of them serves.
+// rebuild fills a new table, chunk by chunk, makes it live, and only then removes all others of ours:
+// at every moment at least one of them serves, and that both do for a moment changes nothing.
+//
+// One transaction is not enough to change places. A packet that comes to the base chains of both
+// tables, one after the other, would find neither full if the transaction comes between. And
+// the rules of chains that are deleted are still walked for some milliseconds, while what is in the
+// maps is gone.
 func (p *Plane) rebuild(tables []*table) error {
 	name, err := freeName(tables)
 	if err != nil {
@@ -200,17 +205,12 @@ func (p *Plane) rebuild(tables []*table) error {
 	}
 	b := newBatch(p.conn, name)
 	b.addChains(baseChains())
-	for _, t := range tables {
-		if t.ours {
-			b.deleteTable(t.name)
-		}
-	}
 	if err := p.write(b); err != nil {
 		return err
 	}
 	p.table, p.unsure = name, false
 	p.log.Info("nftables table made", zap.String("table", name), zap.Int("services", len(p.entries)))
-	return nil
+	return p.removeTables(tables)
 }
 
 // fill makes a table that nothing enters yet.
@@ -257,15 +257,34 @@ func freeName(tables []*table) (string, error) {
 // errNoName: both names are taken.
 var errNoName = fmt.Errorf("nft: tables inet %s and inet %s both exist; delete the one that Portico did not make", tableNames[0], tableNames[1])
 
-// removeTables removes our tables that are not live: what a process that ended early left.
+// removeTables removes our tables that are not live: what a new table has replaced, or a process
+// that ended early has left.
 func (p *Plane) removeTables(tables []*table) error {
-	b := newBatch(p.conn, p.table)
+	var others []*table
 	for _, t := range tables {
 		if t.ours && t.name != p.table {
-			b.deleteTable(t.name)
+			others = append(others, t)
 		}
 	}
-	return p.write(b)
+	return p.remove(others...)
+}
+
+// remove takes the rules out of base chains before it removes tables.
+func (p *Plane) remove(tables ...*table) error {
+	empty := newBatch(p.conn, p.table)
+	gone := newBatch(p.conn, p.table)
+	for _, t := range tables {
+		for name, c := range t.chains {
+			if c.hooked && len(c.rules) > 0 {
+				empty.flushChainOf(t.name, name)
+			}
+		}
+		gone.deleteTable(t.name)
+	}
+	if err := p.write(empty); err != nil {
+		return err
+	}
+	return p.write(gone)
 }
 
 // Cleanup removes all that any Plane has put into the kernel, and nothing else.
@@ -287,8 +306,10 @@ type table struct {
 	ours    bool
 	current bool // has our fingerprint
 	flags   uint32
-	chains  map[string]*liveChain
-	shapes  map[shape]struct{}
+	// handle is higher the later the table was made.
+	handle uint64
+	chains map[string]*liveChain
+	shapes map[shape]struct{}
 }
 
 // liveChain is what the kernel tells of a chain.
@@ -300,10 +321,20 @@ type liveChain struct {
 	rules []string
 }
 
-// live tells whether packets come to the table.
-func (t *table) live() bool {
+// hooked tells whether packets come to the table.
+func (t *table) hooked() bool {
 	for _, c := range t.chains {
 		if c.hooked {
+			return true
+		}
+	}
+	return false
+}
+
+// live tells whether packets come to the table's rules.
+func (t *table) live() bool {
+	for _, c := range t.chains {
+		if c.hooked && len(c.rules) > 0 {
 			return true
 		}
 	}
@@ -339,21 +370,26 @@ func (p *Plane) listTables() ([]*table, error) {
 	return all, nil
 }
 
-// clearUnfinished removes one of two tables of ours if no name is free for a new one: at least
-// one of the two is not live, because one transaction makes a table live and removes the other.
+// clearUnfinished removes one of two tables of ours if no name is free for a new one: one that is not
+// live, or the older one if both are.
 func (p *Plane) clearUnfinished(all *[]*table) error {
 	if len(*all) < len(tableNames) {
 		return nil
 	}
+	best := -1
 	for i, t := range *all {
-		if t.ours && !t.live() {
-			b := newBatch(p.conn, t.name)
-			b.deleteTable(t.name)
-			*all = slices.Delete(*all, i, i+1)
-			return p.write(b)
+		switch {
+		case !t.ours || t.intact():
+		case best < 0, !t.live() && (*all)[best].live(), t.live() == (*all)[best].live() && t.handle < (*all)[best].handle:
+			best = i
 		}
 	}
-	return nil
+	if best < 0 {
+		return nil
+	}
+	t := (*all)[best]
+	*all = slices.Delete(*all, best, best+1)
+	return p.remove(t)
 }
 
 func parseTable(v []byte) *table {
@@ -364,6 +400,8 @@ func parseTable(v []byte) *table {
 			t.name = attrText(v)
 		case unix.NFTA_TABLE_FLAGS:
 			t.flags = attrUint32(v)
+		case nftaTableHandle:
+			t.handle = attrUint64(v)
 		case nftaTableUserdata:
 			version, ours := strings.CutPrefix(commentOf(v), tableComment)
 			t.ours, t.current = ours, version == fingerprint
@@ -478,7 +516,7 @@ func (p *Plane) eachKernelElement(table string, id setID, each func(element, Cou
 const dumpAttempts = 20
 
 // dump asks for a list: of tables, or of what a table or a set has. The kernel cuts a list short
-// when the ruleset changes meanwhile; it is then asked for again.
+// when the ruleset changes meanwhile, or has no memory for all of it; it is then asked for again.
 func (p *Plane) dump(typ uint16, table, set string, each func(message)) error {
 	var all []message
 	for attempt := 0; ; attempt++ {
@@ -490,7 +528,7 @@ func (p *Plane) dump(typ uint16, table, set string, each func(message)) error {
 				all = append(all, m)
 			}
 		})
-		if errors.Is(err, errInterrupted) && attempt < dumpAttempts {
+		if cut := errors.Is(err, errInterrupted) || errors.Is(err, errNoAnswer) || errors.Is(err, unix.ENOBUFS); cut && attempt < dumpAttempts {
 			continue
 		}
 		if err != nil {

@@ -36,26 +36,34 @@ func Look() (*Snapshot, error) {
 		return nil, fmt.Errorf("nft: %w", err)
 	}
 	s := &Snapshot{}
-	for _, t := range tables {
-		if !t.ours || !t.live() {
-			continue
-		}
-		s.Table = t.name
-		switch {
-		case !t.current:
-			s.Foreign = "they are of another version"
-		case !t.intact():
-			s.Foreign = "somebody has changed them"
-		}
-		if s.elements, err = p.readElements(t.name); err == nil {
-			err = p.addAffinities(t.name, s.elements)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("nft: %w", err)
-		}
+	t := entered(tables)
+	if t == nil {
 		return s, nil
 	}
+	s.Table = t.name
+	switch {
+	case !t.current:
+		s.Foreign = "they are of another version"
+	case !t.intact():
+		s.Foreign = "somebody has changed them"
+	}
+	if s.elements, err = p.readElements(t.name); err == nil {
+		err = p.addAffinities(t.name, s.elements)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("nft: %w", err)
+	}
 	return s, nil
+}
+
+// entered is the table of ours that packets come to, or would if somebody had not emptied its chains.
+func entered(tables []*table) (best *table) {
+	for _, t := range tables {
+		if t.ours && t.hooked() && (best == nil || t.live() && !best.live()) {
+			best = t
+		}
+	}
+	return best
 }
 
 // addAffinities adds what packets have written: which client had which endpoint.

@@ -120,25 +120,10 @@ func (p *Plane) write(b *batch) error {
 		return nil
 	}
 	p.stats.Writes++
-	err := p.transact(b)
+	err := p.conn.transact(b.finish())
 	if err != nil {
 		p.stats.Failures++
 		p.unsure = true
 	}
 	return err
-}
-
-func (p *Plane) transact(b *batch) error {
-	if f := p.cfg.BeforeWrite; f != nil {
-		if err := f(); err != nil {
-			return err
-		}
-	}
-	if err := p.conn.transact(b.finish()); err != nil {
-		return err
-	}
-	if f := p.cfg.AfterWrite; f != nil {
-		return f()
-	}
-	return nil
 }
