@@ -55,7 +55,7 @@ func runAnnouncer(text string) error {
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
 		return err
 	}
-	table, err := handover.New()
+	table, err := handover.New(handover.Config{Ring: announce.MaxRing})
 	if err != nil {
 		return err
 	}
