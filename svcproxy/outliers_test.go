@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -157,10 +158,9 @@ func TestEndpointsThatFailAreSkipped(t *testing.T) {
 	w.store.Open()
 
 	w.askUntil(t, "192.0.2.1:80", func() bool { return w.skips(refuses, silent) })
-	for i := range 60 {
-		// Not from a port of which an earlier attempt is still on its way to the silent one.
-		from := netip.AddrPortFrom(w.Client.IPv4, uint16(20000+i))
-		if _, err := w.Client.AskFrom(t, "tcp", from, netip.MustParseAddrPort("192.0.2.1:80"), 10*time.Second); err != nil {
+	for range 60 {
+		// From a port, maybe, of which an earlier attempt at the silent one is still on its way.
+		if _, err := w.Client.AskFrom(t, "tcp", netip.AddrPort{}, netip.MustParseAddrPort("192.0.2.1:80"), time.Minute); err != nil {
 			t.Fatalf("%v: %v", err, w.endpoints())
 		}
 	}
@@ -198,6 +198,32 @@ func TestEndpointsThatFailAreSkipped(t *testing.T) {
 	}
 	if refused < 3 {
 		t.Errorf("counted: %+v", traffic)
+	}
+}
+
+// Clients that are waiting for an endpoint which says nothing get through when it is skipped, with the attempt
+// that they are at.
+func TestAttemptsAtASkippedEndpoint(t *testing.T) {
+	w := newWatched(t)
+	silent := w.Pods[1][0]
+	w.Pods[0][0].Serve(t, 8080)
+	nftCommand(t, silent, "add table inet t; add chain inet t c { type filter hook input priority 0; policy drop; }")
+	w.store.Put(newService("s", "172.30.0.1", nil))
+	w.store.Put(newSlice("s", "", "10.180.0.10", "10.180.1.10"))
+	w.store.Open()
+	w.askUntil(t, "172.30.0.1:80", func() bool { return len(w.endpoints()) == 2 })
+	var clients sync.WaitGroup
+	for range 24 { // half of them to the silent one, more or less: three are enough
+		clients.Go(func() {
+			a, err := w.Client.AskFrom(t, "tcp", netip.AddrPort{}, netip.MustParseAddrPort("172.30.0.1:80"), time.Minute)
+			if err != nil || a.Server != "pod0-0" {
+				t.Errorf("%v %v", a, err)
+			}
+		})
+	}
+	clients.Wait()
+	if !w.skips(silent) {
+		t.Errorf("not skipped: %v", w.endpoints())
 	}
 }
 

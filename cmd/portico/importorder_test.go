@@ -37,7 +37,7 @@ var importOrder = map[string][]string{
 	"svcproxy/balancer":  {"manifests", "svcproxy/addresses", "svcproxy/announce"},
 	"svcproxy":           {"manifests", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/handover", "svcproxy/outlier", "svcproxy/addresses", "svcproxy/netlab"},
 
-	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft", "svcproxy/relay", "svcproxy/handover", "svcproxy/outlier", "svcproxy/addresses", "svcproxy/balancer", "svcproxy/netlab"},
+	"cmd/portico": {"router", "router/engine", "router/filter", "certs", "manifests", "ingress", "ingress/annotation", "svcproxy", "svcproxy/nft", "svcproxy/relay", "svcproxy/announce", "svcproxy/handover", "svcproxy/outlier", "svcproxy/addresses", "svcproxy/balancer", "svcproxy/netlab"},
 }
 
 // withoutKubernetes are the packages that a request goes through.

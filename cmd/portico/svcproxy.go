@@ -63,7 +63,7 @@ func newSvcproxyCleanupCommand() *cobra.Command {
 				return err
 			}
 			defer plane.Close()
-			moves, err := handover.New()
+			moves, err := handover.New(handover.Config{})
 			if err != nil {
 				return err
 			}

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/portico-ingress/portico/svcproxy"
+	"github.com/portico-ingress/portico/svcproxy/announce"
 	"github.com/portico-ingress/portico/svcproxy/handover"
 	"github.com/portico-ingress/portico/svcproxy/nft"
 	"github.com/portico-ingress/portico/svcproxy/relay"
@@ -64,7 +65,7 @@ func newKernelPlane(log *zap.Logger) (*dataPlane, error) {
 		p.Close()
 		return nil, fmt.Errorf("nft: %w", err)
 	}
-	moves, err := handover.New()
+	moves, err := handover.New(handover.Config{Ring: announce.MaxRing})
 	if err != nil {
 		p.Close()
 		return nil, err

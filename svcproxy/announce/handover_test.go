@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,13 +24,16 @@ func TestPast(t *testing.T) {
 		peers        map[string]peer
 		want         map[netip.Addr]string
 	}{
-		"never moved":        {"a", "a", nil, nil, nil},
-		"nothing to do with": {"d", "a", []string{"b"}, nil, nil},
-		"the holder":         {"a", "a", []string{"b", "c"}, nil, map[netip.Addr]string{addr: "b"}},
-		"one before":         {"b", "a", []string{"b", "c"}, nil, map[netip.Addr]string{addr: "c"}},
-		"the first":          {"c", "a", []string{"b", "c"}, nil, map[netip.Addr]string{addr: "a"}},
-		"one is silent":      {"a", "a", []string{"b", "c"}, map[string]peer{"b": {proven: true, heard: now - time.Second}}, map[netip.Addr]string{addr: "c"}},
-		"one has stopped":    {"a", "a", []string{"b"}, map[string]peer{"b": {proven: true, draining: true, heard: now - restartFor}}, map[netip.Addr]string{addr: "b"}},
+		"never moved":          {"a", "a", nil, nil, nil},
+		"nothing to do with":   {"d", "a", []string{"b"}, nil, nil},
+		"the holder":           {"a", "a", []string{"b", "c"}, nil, map[netip.Addr]string{addr: "b"}},
+		"one before":           {"b", "a", []string{"b", "c"}, nil, map[netip.Addr]string{addr: "c"}},
+		"the first":            {"c", "a", []string{"b", "c"}, nil, map[netip.Addr]string{addr: "a"}},
+		"one stands still":     {"a", "a", []string{"b", "c"}, map[string]peer{"b": {proven: true, heard: now - 4*time.Second}}, map[netip.Addr]string{addr: "b"}},
+		"for too long":         {"a", "a", []string{"b", "c"}, map[string]peer{"b": {proven: true, heard: now - stallFor - 1}}, map[netip.Addr]string{addr: "c"}},
+		"one was never heard":  {"a", "a", []string{"b", "c"}, map[string]peer{"b": {}}, map[netip.Addr]string{addr: "c"}},
+		"one is declared dead": {"a", "a", []string{"d", "c"}, nil, map[netip.Addr]string{addr: "c"}},
+		"one has stopped":      {"a", "a", []string{"b"}, map[string]peer{"b": {proven: true, draining: true, heard: now - restartFor}}, map[netip.Addr]string{addr: "b"}},
 		"and never came back": {
 			"a", "a",
 			[]string{"b"},
@@ -45,6 +49,7 @@ func TestPast(t *testing.T) {
 			for n, p := range c.peers {
 				f.peers[n] = &p
 			}
+			f.nodes = []Node{{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "d", Gone: true}}
 			f.record = record{grants: map[netip.Addr]grant{addr: {holder: c.holder, past: c.past}}}
 			if diff := cmp.Diff(c.want, f.Past(now), cmpopts.EquateComparable(netip.Addr{}), cmpopts.EquateEmpty()); diff != "" {
 				t.Error(diff)
@@ -64,6 +69,15 @@ func (h *toldHandover) Set(next map[netip.Addr]netip.Addr) error {
 	return h.err
 }
 
+// notYet fails the test if it is told anything.
+func (h *toldHandover) notYet(t *testing.T, a *Announcer, now time.Duration, before string) {
+	t.Helper()
+	if a.handOver(now, true) || len(h.told) > 0 || a.handing.busy {
+		t.Errorf("handed over before %s", before)
+		a.endHandOver()
+	}
+}
+
 // After a restart the Handover is left as the process before left it until it is known who had what and
 // where the nodes are; and they count as alive as long as they had no time to be heard.
 func TestHandOverAfterRestart(t *testing.T) {
@@ -75,13 +89,12 @@ func TestHandOverAfterRestart(t *testing.T) {
 	}
 	const start = time.Hour
 	a.fence.Tick(start)
-	if a.handOver(start, true) || len(told.told) > 0 || a.handing.busy {
-		t.Fatal("handed over before the record was read")
-	}
+	told.notYet(t, a, start, "anything was known")
+	a.fence.Set(nil, []Node{{Name: "a"}, {Name: "b"}})
+	told.notYet(t, a, start, "the record was read")
+	a.fence.Set(nil, nil)
 	a.fence.take(record{grants: map[netip.Addr]grant{addr: {holder: "a", past: []string{"b"}}}}, "1", start)
-	if a.handOver(start, true) || len(told.told) > 0 || a.handing.busy {
-		t.Fatal("handed over before it was known where the nodes are")
-	}
+	told.notYet(t, a, start, "it was known where the nodes are")
 	a.fence.Set(nil, []Node{{Name: "a"}, {Name: "b"}})
 	a.nextHops = map[string][]netip.Addr{"b": {hop}}
 	for _, step := range []struct {
@@ -89,7 +102,8 @@ func TestHandOverAfterRestart(t *testing.T) {
 		want map[netip.Addr]netip.Addr
 	}{
 		{start, map[netip.Addr]netip.Addr{addr: hop}},
-		{start + grace, map[netip.Addr]netip.Addr{addr: {}}},
+		{start + stallFor, map[netip.Addr]netip.Addr{addr: hop}},
+		{start + stallFor + lookForSilence, map[netip.Addr]netip.Addr{addr: {}}},
 	} {
 		a.handOver(step.at, false)
 		a.endHandOver()
@@ -122,9 +136,11 @@ func TestHandOverTriesAgain(t *testing.T) {
 		{0, true, told.err, 1, 1},
 		{0, false, told.err, 1, 1},
 		{0, true, told.err, 2, 1},
+		{2 * lookForSilence, false, told.err, 2, 1},
 		{time.Hour, false, errors.New("not permitted"), 3, 2},
 		{2 * time.Hour, false, nil, 4, 2},
-		{3 * time.Hour, true, nil, 4, 2},
+		{2*time.Hour + lookForRoutes - 1, true, nil, 4, 2},
+		{2*time.Hour + lookForRoutes + lookForSilence, false, nil, 5, 2}, // the ways to the nodes may be others
 	} {
 		told.err = step.err
 		a.handOver(start+step.after, step.moved)
@@ -137,6 +153,56 @@ func TestHandOverTriesAgain(t *testing.T) {
 			a.endHandOver()
 		}
 	}
+}
+
+// stuckHandover writes until it is let go.
+type stuckHandover struct{ goOn chan error }
+
+func (h stuckHandover) Set(map[netip.Addr]netip.Addr) error { return <-h.goOn }
+
+// Addresses wait until it is written who knows their connections, but not for ever: neither what is new in that, nor
+// what has moved since it began, nor the end of the program.
+func TestHandOverThatTakesTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logged, logs := observer.New(zap.WarnLevel)
+		stuck := stuckHandover{make(chan error)}
+		a := &Announcer{
+			cfg: Config{Handover: stuck}, log: zap.New(logged), fence: NewFence("a", 1),
+			handing: handing{done: make(chan error, 1)},
+		}
+		const start = time.Hour
+		a.fence.Set(nil, []Node{{Name: "a"}})
+		a.fence.Tick(start)
+		a.fence.take(record{}, "1", start)
+		for i, step := range []struct {
+			at    time.Duration
+			moved bool
+			goOn  bool // what is being written is done first
+			ready bool
+			logs  int
+		}{
+			{start, true, false, false, 0},
+			{start + handOverFor, false, false, false, 0},
+			{start + handOverFor + 1, false, false, true, 1},
+			{start + handOverFor + 2, true, false, true, 1},
+			{start + time.Minute, false, true, true, 1}, // again, without news
+			{start + time.Minute + 1, true, false, false, 1},
+			{start + time.Minute + handOverFor + 1, false, false, true, 2},
+		} {
+			if step.goOn {
+				stuck.goOn <- nil
+				a.handedOver(<-a.handing.done)
+			}
+			if ready := a.handOver(step.at, step.moved); ready != step.ready || logs.Len() != step.logs || !a.handing.busy {
+				t.Errorf("step %d: ready %v, %d warnings, busy %v; want %v and %d", i, ready, logs.Len(), a.handing.busy, step.ready, step.logs)
+			}
+		}
+		began := time.Now()
+		if a.endHandOver(); time.Since(began) != handOverFor {
+			t.Errorf("the end took %v", time.Since(began))
+		}
+		stuck.goOn <- nil
+	})
 }
 
 // A past that makes the record too large is given up, and the record still written; that of nodes which

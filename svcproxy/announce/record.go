@@ -38,8 +38,12 @@ type grant struct {
 	past []string
 }
 
+// MaxRing is how many nodes an address has at most that may know its connections: its holder, and those before it
+// that are remembered (see Fence.Past).
+const MaxRing = 5
+
 // maxPast bounds past.
-const maxPast = 4
+const maxPast = MaxRing - 1
 
 // to gives the address to another node.
 func (g grant) to(holder string, fences []fence) grant {

@@ -5,11 +5,11 @@
 package handover
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -32,14 +32,36 @@ type Table struct {
 	// conn is nil after an error: what it had on the way, and answers that were not read, went with it.
 	conn  *nftables.Conn
 	links *netlink.Handle
+	ring  int
 	// have is what the kernel has; nil means that nobody knows.
 	have map[netip.Addr]netip.Addr
 	// moved are the maps of the families that have a table.
 	moved [2]*nftables.Set
 }
 
+// Config of a Table. The zero value works.
+type Config struct {
+	// Ring is how many nodes at most ask each other about a connection: whoever passes a segment on as
+	// the last of so many passes it on to nobody. Zero is MaxRing.
+	Ring int
+}
+
+// MaxRing is the most that Config.Ring may be.
+const MaxRing = 32
+
+// Validate says what is wrong, naming the field.
+func (c Config) Validate() error {
+	if c.Ring < 0 || c.Ring > MaxRing {
+		return fmt.Errorf("handover: Ring: %d nodes; it is 0 to %d", c.Ring, MaxRing)
+	}
+	return nil
+}
+
 // New opens a Table, and writes nothing. It takes CAP_NET_ADMIN.
-func New() (*Table, error) {
+func New(cfg Config) (*Table, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
 	conn, err := open()
 	if err != nil {
 		return nil, err
@@ -48,7 +70,7 @@ func New() (*Table, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("handover: %w", err), conn.CloseLasting())
 	}
-	return &Table{conn: conn, links: links}, nil
+	return &Table{conn: conn, links: links, ring: cmp.Or(cfg.Ring, MaxRing)}, nil
 }
 
 // writeBuffer is enough for all that a node has in one transaction, in bytes: it must go with one sendmsg.
@@ -85,8 +107,8 @@ func (t *Table) Remove() error { return t.Set(nil) }
 
 // Set says who knows the connections to an address that this node does not know: the node with an address
 // of the same IP family, or, the zero Addr, nobody, and they are reset. Addresses that are not in next are
-// left alone. A node that is not on a LAN of this one counts as nobody: a router on the way would send the
-// packets back. It is one transaction; after an error the kernel has what it had.
+// left alone. A node that is not on a LAN of this one, as it is now, counts as nobody: a router on the way would send
+// the packets back. It is one transaction, or none if nothing changes; after an error the kernel has what it had.
 func (t *Table) Set(next map[netip.Addr]netip.Addr) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -95,7 +117,7 @@ func (t *Table) Set(next map[netip.Addr]netip.Addr) error {
 	for addr, to := range next {
 		ok, asked := near[to]
 		if !asked {
-			ok = t.onLink(to)
+			ok = isNeighbour(t.links, to)
 			near[to] = ok
 		}
 		if !ok || to.Is4() != addr.Is4() {
@@ -147,7 +169,7 @@ func (t *Table) queue(want map[netip.Addr]netip.Addr) error {
 			}
 		case len(more) > 0:
 			var err error
-			if t.moved[i], err = f.make(t.conn, more); err != nil {
+			if t.moved[i], err = f.make(t.conn, t.ring, more); err != nil {
 				return err
 			}
 		}
@@ -169,12 +191,6 @@ func inChunks(
 		}
 	}
 	return nil
-}
-
-// onLink tells whether packets to a node go there without a router.
-func (t *Table) onLink(node netip.Addr) bool {
-	routes, err := t.links.RouteGet(net.IP(node.AsSlice()))
-	return err == nil && len(routes) == 1 && routes[0].Gw == nil && routes[0].Type == unix.RTN_UNICAST
 }
 
 func unspecified(like netip.Addr) netip.Addr {
@@ -223,15 +239,15 @@ func (f *family) remove(c *nftables.Conn) {
 	c.DelTable(c.AddTable(&nftables.Table{Family: f.table, Name: TableName}))
 }
 
-// make makes the table, and gives its map.
-func (f *family) make(c *nftables.Conn, elements []nftables.SetElement) (*nftables.Set, error) {
+// make makes the table of one in a ring of so many, and gives its map.
+func (f *family) make(c *nftables.Conn, ring int, elements []nftables.SetElement) (*nftables.Set, error) {
 	table := c.AddTable(&nftables.Table{Family: f.table, Name: TableName})
 	moved := &nftables.Set{Table: table, Name: "moved", IsMap: true, KeyType: f.address, DataType: f.address}
 	if err := errors.Join(c.AddSet(moved, nil), inChunks(c.SetAddElements, moved, elements)); err != nil {
 		return nil, err
 	}
 	strangers := c.AddChain(&nftables.Chain{Table: table, Name: "strangers"})
-	for _, rule := range f.strangers(moved) {
+	for _, rule := range f.strangers(moved, ring) {
 		c.AddRule(&nftables.Rule{Table: table, Chain: strangers, Exprs: rule})
 	}
 	priority := nftables.ChainPriority(beforeServices)
@@ -281,15 +297,15 @@ func (f *family) node(moved *nftables.Set) []expr.Any {
 	}
 }
 
-// A packet that is passed on has this TTL at most, and one less with every node. Once it has been to as many
-// as there are in a ring (see announce.Fence.Past), nobody knows its connection. What is left takes it to its endpoint.
-const (
-	passedTTL = 32
-	spentTTL  = passedTTL - 5
-)
+// spentTTL is what is left of the TTL (IPv6: hop limit) of a segment that everybody in the ring was asked about. It
+// is passed on with as much more as there are nodes, if it comes with more, and has one less after each pass. What is left takes
+// it from the node that knows it to the endpoint; and one that comes with no more than that from its client, from so far
+// away, cannot be told from it, and is not passed on.
+const spentTTL = 8
 
 // strangers are the rules for segments of connections that are not known here.
-func (f *family) strangers(moved *nftables.Set) [][]expr.Any {
+func (f *family) strangers(moved *nftables.Set, ring int) [][]expr.Any {
+	passedTTL := byte(spentTTL + ring)
 	reset := []expr.Any{&expr.Counter{}, &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
 	ttl := &expr.Payload{DestRegister: word, Base: expr.PayloadBaseNetworkHeader, Offset: f.ttl, Len: 1}
 	known := f.node(moved)

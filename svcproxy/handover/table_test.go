@@ -103,7 +103,7 @@ func TestSetAfterError(t *testing.T) {
 func newTable(t *testing.T, in *netlab.Host) (table *Table) {
 	t.Helper()
 	var err error
-	in.Do(t, func() { table, err = New() })
+	in.Do(t, func() { table, err = New(Config{}) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ type Lab struct {
 	Client *Host
 	Nodes  [2]*Host
 	Pods   [2][]*Host
+	lan    *Host
 }
 
 // Host is one network namespace.
@@ -56,6 +57,7 @@ func New(t testing.TB, podsPerNode int) *Lab {
 	l := &Lab{}
 	lan := newHost(t, "lan")
 	lan.bridge(t, "lan")
+	l.lan = lan
 	l.Client = newHost(t, "client")
 	l.Client.join(t, lan, "lan", "192.168.0.100/24", "fd00:168::100/64")
 	for i := range l.Nodes {
@@ -75,6 +77,17 @@ func New(t testing.TB, podsPerNode int) *Lab {
 	}
 	l.routes(t)
 	return l
+}
+
+// Plug puts another machine on the LAN, at 192.168.0.N and fd00:168::N in hexadecimal, which forwards packets.
+func (l *Lab) Plug(t testing.TB, name string, n byte) *Host {
+	t.Helper()
+	h := newHost(t, name)
+	h.forward(t)
+	h.join(t, l.lan, "lan", fmt.Sprintf("192.168.0.%d/24", n), fmt.Sprintf("fd00:168::%x/64", n))
+	h.Route(t, "0.0.0.0/0", l.Client.IPv4.String())
+	h.Route(t, "::/0", l.Client.IPv6.String())
+	return h
 }
 
 func (l *Lab) routes(t testing.TB) {

@@ -146,6 +146,18 @@ func BenchmarkUnanswered(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer m.Close()
+	crowd(b, l)
+	for b.Loop() {
+		if err := m.Unanswered(func(*Flow) {}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// crowd makes 60,000 UDP flows through node 0.
+func crowd(b *testing.B, l *netlab.Lab) {
+	b.Helper()
+	var err error
 	l.Pods[0][0].Do(b, func() {
 		var c net.PacketConn
 		if c, err = net.ListenPacket("udp4", ":0"); err != nil {
@@ -156,9 +168,26 @@ func BenchmarkUnanswered(b *testing.B) {
 			_, _ = c.WriteTo([]byte{0}, &net.UDPAddr{IP: l.Client.IPv4.AsSlice(), Port: port + 1})
 		}
 	})
-	for b.Loop() {
-		if err := m.Unanswered(func(*Flow) {}); err != nil {
-			b.Fatal(err)
-		}
+}
+
+// BenchmarkStaleFlows times the look for flows that lead to an endpoint that is gone, among 60,000 UDP flows.
+func BenchmarkStaleFlows(b *testing.B) {
+	l := netlab.New(b, 1)
+	p := newPlane(b, l.Nodes[0], Config{})
+	if err := p.Apply(Changes{Complete: true, Node: node}); err != nil {
+		b.Fatal(err)
+	}
+	crowd(b, l)
+	stale := newStaleFlows([]*Service{{Name: "s", Protocol: 6, Frontends: []Frontend{{Port: 30000, Kind: External}}}}, nil)
+	for _, protocol := range []uint8{6, 17} {
+		b.Run(fmt.Sprintf("protocol=%d", protocol), func(b *testing.B) {
+			began := cpuTime(b)
+			for b.Loop() {
+				if _, err := p.flows.tracked.deleteIf(look{protocol: protocol}, stale.match); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64((cpuTime(b)-began).Microseconds())/float64(b.N), "µs-cpu")
+		})
 	}
 }

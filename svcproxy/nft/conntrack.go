@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
@@ -21,60 +20,85 @@ import (
 // to an address that is nobody's for as long as it does. So those flows are deleted, and their
 // next packet finds another endpoint.
 //
-// A TCP client that began before the Service was in the kernel is remembered as one whose packets
-// are not translated, so that its repetitions go nowhere too, until it gives up (client-go after
-// 30 s; kubernetes/kubernetes#48719). That flow is deleted as well if nobody has answered it yet.
+// A TCP client that nobody has answered yet repeats its first packet, and connection tracking sends that
+// where it sent the first one: to an endpoint that is gone since, or skipped; or, if the client began
+// before the Service was in the kernel, untranslated to nowhere (kubernetes/kubernetes#48719). That would be so
+// until the client gives up, and for what it begins from the same port after that. Those flows are deleted as well.
 
-// flowsPause is between two looks at all that connection tracking has, which on a busy node is a
-// lot: Services that come one after the other share a look. Even where there is next to nothing, the kernel goes through all of
-// its buckets. TCP can wait for longer, flowsPatience: a client repeats its first packet after a second.
+// Each look is through all buckets of the kernel's table, even where there is next to nothing in it. So Services
+// that come one after the other share a look: flowsPause is between two. TCP can wait for longer,
+// flowsPatience: a client repeats its first packet after a second. And a look that took the CPU long is followed
+// by so many times as long a pause, so that a stream of changes costs 2% of a CPU at most, and 10% if they are of UDP.
 const (
-	flowsPause    = 250 * time.Millisecond
-	flowsPatience = time.Second
+	flowsPause         = 250 * time.Millisecond
+	flowsPatience      = time.Second
+	flowsPauseTimes    = 10
+	flowsPatienceTimes = 50
 )
+
+// pauses are after a look that took so much CPU: the first in any case, the second unless there is UDP to look for.
+func pauses(took time.Duration) (first, second time.Duration) {
+	first = max(flowsPause, flowsPauseTimes*took)
+	return first, max(flowsPatience, flowsPatienceTimes*took) - first
+}
 
 // flows deletes what connection tracking remembers of Services and what is not right any more.
 type flows struct {
-	handle *netlink.Handle
-	log    *zap.Logger
+	tracked *tracker
+	links   *netlink.Handle
+	log     *zap.Logger
+	// wanted gives Services by name as the kernel has them; false: it is not known what that is.
+	wanted func(names map[string]struct{}) ([]*Service, bool)
 	// poke says that there is something to look for, and urgent that it is not all TCP.
 	poke, urgent chan struct{}
 
 	mu      sync.Mutex
-	pending map[string]*Service
+	pending map[string]struct{}
 	hurry   bool // some of pending are not TCP
 }
 
-func newFlows(log *zap.Logger) (*flows, error) {
-	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER, unix.NETLINK_ROUTE)
+func newFlows(log *zap.Logger, wanted func(map[string]struct{}) ([]*Service, bool)) (*flows, error) {
+	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
 	}
-	return &flows{handle: h, log: log, poke: make(chan struct{}, 1), urgent: make(chan struct{}, 1), pending: map[string]*Service{}}, nil
+	tracked, err := newTracker()
+	if err != nil {
+		links.Close()
+		return nil, err
+	}
+	return &flows{
+		tracked: tracked, links: links, log: log, wanted: wanted,
+		poke: make(chan struct{}, 1), urgent: make(chan struct{}, 1), pending: map[string]struct{}{},
+	}, nil
+}
+
+func (f *flows) close() {
+	f.tracked.close()
+	f.links.Close()
 }
 
 // note remembers a Service to which flows may lead that are wrong now, until it is in the kernel.
 func (f *flows) note(old *entry, s *Service) {
-	if s == nil || len(s.Cluster)+len(s.Local) == 0 {
-		return // without an endpoint flows are better left: they may be served yet
-	}
 	switch {
-	case s.Protocol != unix.IPPROTO_UDP && s.Protocol != unix.IPPROTO_TCP:
+	case s == nil || s.Protocol != unix.IPPROTO_UDP && s.Protocol != unix.IPPROTO_TCP || !s.served():
 		return
-	case old == nil || gained(old.service, s):
-	case s.Protocol == unix.IPPROTO_TCP || !lost(old.service, s):
+	case old != nil && !gained(old.service, s) && !lost(old.service, s):
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.pending[s.Name] = s
+	f.pending[s.Name] = struct{}{}
 	f.hurry = f.hurry || s.Protocol != unix.IPPROTO_TCP
 }
+
+// served tells whether there is an endpoint. Without one flows are better left: they may be served yet.
+func (s *Service) served() bool { return len(s.Cluster)+len(s.Local) > 0 }
 
 // gained tells whether packets may have passed untranslated that are translated now: there was no
 // endpoint, or a frontend is new.
 func gained(old, s *Service) bool {
-	if len(old.Cluster)+len(old.Local) == 0 {
+	if !old.served() {
 		return true
 	}
 	return slices.ContainsFunc(s.Frontends, func(fe Frontend) bool {
@@ -123,16 +147,29 @@ func poke(c chan<- struct{}) {
 
 // run deletes what is stale when it is poked, until ctx ends.
 func (f *flows) run(ctx context.Context) {
+	runtime.LockOSThread() // whose time is taken
+	defer runtime.UnlockOSThread()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-f.poke:
 		}
+		began := threadTime()
 		f.deleteStale()
-		pause(ctx, flowsPause, nil)
-		pause(ctx, flowsPatience-flowsPause, f.urgent)
+		first, second := pauses(threadTime() - began)
+		pause(ctx, first, nil)
+		pause(ctx, second, f.urgent)
 	}
+}
+
+// threadTime is how much CPU the thread has used, in the kernel, too.
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
 }
 
 // pause ends early when it is poked.
@@ -149,128 +186,58 @@ func pause(ctx context.Context, d time.Duration, poked <-chan struct{}) {
 // deleteStale deletes what is stale of the Services that were noted.
 func (f *flows) deleteStale() {
 	f.mu.Lock()
-	all, hurry := f.pending, f.hurry
-	f.pending, f.hurry = map[string]*Service{}, false
+	names, hurry := f.pending, f.hurry
+	f.pending, f.hurry = map[string]struct{}{}, false
 	select {
 	case <-f.urgent:
 	default:
 	}
 	f.mu.Unlock()
-	if len(all) == 0 {
+	if len(names) == 0 {
 		return
 	}
-	stale, err := f.filter(all)
+	all, known := f.wanted(names)
+	if !known {
+		f.again(names, hurry) // and written will say when
+		return
+	}
+	stale, err := f.stale(all)
 	if err != nil {
 		f.log.Warn("addresses of this node", zap.Error(err))
-		f.again(all, hurry)
+		f.again(names, hurry)
+		poke(f.poke)
 		return
 	}
-	for _, family := range familiesOf(all) {
-		n, err := f.handle.ConntrackDeleteFilters(netlink.ConntrackTable, family, stale)
+	for _, l := range looksFor(all) {
+		n, err := f.tracked.deleteIf(l, stale.match)
 		if err != nil {
 			f.log.Warn("stale flows", zap.Error(err))
 		}
 		if n > 0 {
-			f.log.Debug("stale flows deleted", zap.Uint("flows", n))
+			f.log.Debug("stale flows deleted", zap.Int("flows", n))
 		}
 	}
 }
 
-// again has the next look, after a pause, look for what this one could not. What was noted since is newer.
-func (f *flows) again(all map[string]*Service, hurry bool) {
+// again has the next look look for what this one could not.
+func (f *flows) again(names map[string]struct{}, hurry bool) {
 	f.mu.Lock()
-	maps.Copy(all, f.pending)
-	f.pending, f.hurry = all, f.hurry || hurry
-	f.mu.Unlock()
-	poke(f.poke)
+	defer f.mu.Unlock()
+	maps.Copy(f.pending, names)
+	f.hurry = f.hurry || hurry
 }
 
-// familiesOf saves looks: each is through all buckets of the kernel's table, however empty.
-func familiesOf(all map[string]*Service) (families []netlink.InetFamily) {
-	for _, service := range all {
-		family := netlink.InetFamily(unix.AF_INET)
-		if service.IPv6 {
-			family = unix.AF_INET6
-		}
-		if !slices.Contains(families, family) {
-			families = append(families, family)
-		}
-	}
-	return families
-}
-
-// staleFlows matches flows to a frontend that are answered by none of its endpoints.
-type staleFlows struct {
-	byAddr map[flowTo]map[netip.AddrPort]struct{}
-	// byPort are NodePorts, on the addresses of this node only.
-	byPort map[flowToPort]map[netip.AddrPort]struct{}
-	local  map[netip.Addr]struct{}
-}
-
-type flowTo struct {
-	protocol uint8
-	addr     netip.AddrPort
-}
-
-type flowToPort struct {
-	protocol uint8
-	ipv6     bool
-	port     uint16
-}
-
-func (f *flows) filter(all map[string]*Service) (*staleFlows, error) {
-	s := &staleFlows{
-		byAddr: map[flowTo]map[netip.AddrPort]struct{}{},
-		byPort: map[flowToPort]map[netip.AddrPort]struct{}{},
-		local:  map[netip.Addr]struct{}{},
-	}
-	addrs, err := f.handle.AddrList(nil, netlink.FAMILY_ALL)
+// stale reads which addresses this node has.
+func (f *flows) stale(all []*Service) (*staleFlows, error) {
+	addrs, err := f.links.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // they have changed in between: near enough
 		return nil, err
 	}
+	local := make(map[netip.Addr]struct{}, len(addrs))
 	for _, a := range addrs {
-		s.local[addrOf(a.IP)] = struct{}{}
-	}
-	for _, service := range all {
-		serving := servingSet(service)
-		for _, fe := range service.Frontends {
-			if fe.Addr.IsValid() {
-				s.byAddr[flowTo{service.Protocol, netip.AddrPortFrom(fe.Addr.Unmap(), fe.Port)}] = serving
-			} else {
-				s.byPort[flowToPort{service.Protocol, service.IPv6, fe.Port}] = serving
-			}
+		if addr, ok := netip.AddrFromSlice(a.IP); ok {
+			local[addr.Unmap()] = struct{}{}
 		}
 	}
-	return s, nil
-}
-
-func addrOf(ip net.IP) netip.Addr {
-	a, _ := netip.AddrFromSlice(ip)
-	return a.Unmap()
-}
-
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (s *staleFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	to := netip.AddrPortFrom(addrOf(flow.Forward.DstIP), flow.Forward.DstPort)
-	serving, ours := s.byAddr[flowTo{flow.Forward.Protocol, to}]
-	if !ours {
-		if _, local := s.local[to.Addr()]; !local {
-			return false
-		}
-		if serving, ours = s.byPort[flowToPort{flow.Forward.Protocol, to.Addr().Is6(), to.Port()}]; !ours {
-			return false
-		}
-	}
-	from := netip.AddrPortFrom(addrOf(flow.Reverse.SrcIP), flow.Reverse.SrcPort)
-	if flow.Forward.Protocol == unix.IPPROTO_TCP {
-		return from == to && unanswered(flow)
-	}
-	_, served := serving[from]
-	return !served
-}
-
-// unanswered tells whether all of a TCP connection is the client's first packet.
-func unanswered(flow *netlink.ConntrackFlow) bool {
-	tcp, ok := flow.ProtoInfo.(*netlink.ProtoInfoTCP)
-	return ok && tcp.State == nl.TCP_CONNTRACK_SYN_SENT
+	return newStaleFlows(all, local), nil
 }

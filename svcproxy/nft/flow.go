@@ -68,38 +68,54 @@ const (
 	ctMessageDelete = 2
 
 	ctStatusAnswered = 1 << 1 // IPS_SEEN_REPLY
+	ctStateSYNSent   = 1      // TCP_CONNTRACK_SYN_SENT
 	ctStateClose     = 8      // TCP_CONNTRACK_CLOSE
 )
 
-// parseFlow reads the attributes of a message of connection tracking. It is false for what was not
-// translated, and for what is not whole.
-func parseFlow(b []byte) (f Flow, ok bool) {
-	var orig, reply tuple
-	var status uint32
+// tracked is what a message of connection tracking says of a flow.
+type tracked struct {
+	orig, reply    tuple
+	status, id     uint32
+	state          uint8 // of TCP
+	sent, received Traffic
+}
+
+// parseTracked reads the attributes of such a message. What is not there, or not whole, is zero.
+func parseTracked(b []byte) (t tracked) {
 	for typ, v := range attrs(b) {
 		switch typ {
 		case ctaTupleOrig:
-			orig = parseTuple(v)
+			t.orig = parseTuple(v)
 		case ctaTupleReply:
-			reply = parseTuple(v)
+			t.reply = parseTuple(v)
 		case ctaStatus:
-			status = attrUint32(v)
+			t.status = attrUint32(v)
 		case ctaProtoInfo:
-			f.Closed = parseTCPState(v) == ctStateClose
+			t.state = parseTCPState(v)
 		case ctaCountersOrig:
-			f.Sent = parseTraffic(v)
+			t.sent = parseTraffic(v)
 		case ctaCountersReply:
-			f.Received = parseTraffic(v)
+			t.received = parseTraffic(v)
 		case ctaID:
-			f.ID = attrUint32(v)
+			t.id = attrUint32(v)
 		}
 	}
-	if status&ctStatusDNAT == 0 || !orig.src.IsValid() || !orig.dst.IsValid() || !reply.src.IsValid() {
-		return f, false
+	return t
+}
+
+// parseFlow reads the attributes of a message of connection tracking. It is false for what was not
+// translated, and for what is not whole.
+func parseFlow(b []byte) (Flow, bool) {
+	t := parseTracked(b)
+	if t.status&ctStatusDNAT == 0 || !t.orig.src.IsValid() || !t.orig.dst.IsValid() || !t.reply.src.IsValid() {
+		return Flow{}, false
 	}
-	f.Protocol, f.Answered = orig.protocol, status&ctStatusAnswered != 0
-	f.Client, f.Frontend, f.Endpoint = orig.from(), orig.to(), reply.from()
-	return f, true
+	return Flow{
+		ID: t.id, Protocol: t.orig.protocol,
+		Client: t.orig.from(), Frontend: t.orig.to(), Endpoint: t.reply.from(),
+		Answered: t.status&ctStatusAnswered != 0, Closed: t.state == ctStateClose,
+		Sent: t.sent, Received: t.received,
+	}, true
 }
 
 // tuple is one direction of a flow.

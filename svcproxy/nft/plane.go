@@ -83,7 +83,7 @@ func New(cfg Config) (*Plane, error) {
 		p.conn.close()
 		return nil, fmt.Errorf("nft: %w", err)
 	}
-	if p.flows, err = newFlows(p.log); err != nil {
+	if p.flows, err = newFlows(p.log, p.wanted); err != nil {
 		p.conn.close()
 		p.monitor.close()
 		return nil, fmt.Errorf("nft: %w", err)
@@ -97,7 +97,7 @@ func (p *Plane) Close() {
 	defer p.mu.Unlock()
 	p.conn.close()
 	p.monitor.close()
-	p.flows.handle.Close()
+	p.flows.close()
 }
 
 // Changes are what Apply makes at once.
@@ -219,6 +219,18 @@ func (p *Plane) replace(d *diff, name string, s *Service) {
 	if next != nil {
 		d.add(next.elements())
 	}
+}
+
+// wanted gives those of the named Services that have endpoints, if the kernel has them as they are wanted.
+func (p *Plane) wanted(names map[string]struct{}) (all []*Service, known bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name := range names {
+		if e := p.entries[name]; e != nil && e.service.served() {
+			all = append(all, e.service)
+		}
+	}
+	return all, !p.unsure
 }
 
 // share counts those elements that several Services may want.
