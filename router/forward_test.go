@@ -120,15 +120,22 @@ func TestFieldsOfAnswers(t *testing.T) {
 	}
 }
 
-// refusing is an address that nothing listens on.
+// refusing is an address that nothing listens on, and that nobody else is given meanwhile.
 func refusing(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	addr, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint("127.0.0.1:", addr.(*syscall.SockaddrInet4).Port)
 }
 
 const (
@@ -139,7 +146,7 @@ const (
 )
 
 // faulty is a backend that does something else than answer its first requests.
-func faulty(t *testing.T, fault func(c *upstreamConn), times int32) (*rawBackend, *atomic.Int32) {
+func faulty(t testing.TB, fault func(c *upstreamConn), times int32) (*rawBackend, *atomic.Int32) {
 	t.Helper()
 	var seen atomic.Int32
 	b := startBackend(t, func(c *upstreamConn) {
@@ -183,37 +190,40 @@ func TestRetries(t *testing.T) {
 			method, _, _ := strings.Cut(raw, " ")
 			t.Run(tt.name+", "+method, func(t *testing.T) {
 				t.Parallel()
-				// Two that share one mind: whichever is asked first fails.
-				b, seen := faulty(t, tt.fault, 1)
-				other := startBackend(t, func(c *upstreamConn) {
-					r, _, ok := c.request()
-					if !ok {
-						return
+				steadily(t, short/4, func(t testing.TB) {
+					t.Helper()
+					// Two that share one mind: whichever is asked first fails.
+					b, seen := faulty(t, tt.fault, 1)
+					other := startBackend(t, func(c *upstreamConn) {
+						r, _, ok := c.request()
+						if !ok {
+							return
+						}
+						if seen.Add(1) <= 1 {
+							tt.fault(c)
+							return
+						}
+						if r.Header.Get("Upgrade") != "" {
+							c.gone()
+						}
+						c.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					})
+					f := setup{pool: engine.PoolConfig{ReadTimeout: short}}.start(t, b.addr, other.addr)
+					resp, _ := f.talk(t, raw)
+					if resp.StatusCode != tt.status {
+						t.Errorf("status %d, want %d", resp.StatusCode, tt.status)
 					}
-					if seen.Add(1) <= 1 {
-						tt.fault(c)
-						return
+					tries := 1
+					if tt.status == 200 {
+						tries = 2
 					}
-					if r.Header.Get("Upgrade") != "" {
-						c.gone()
+					if e := f.log.await(t, 1)[0]; e.Tries != tries {
+						t.Errorf("%d tries, want %d: %+v", e.Tries, tries, e)
 					}
-					c.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					if n := seen.Load(); int(n) != tries {
+						t.Errorf("backends saw it %d times, want %d", n, tries)
+					}
 				})
-				f := setup{pool: engine.PoolConfig{ReadTimeout: 200 * time.Millisecond}}.start(t, b.addr, other.addr)
-				resp, _ := f.talk(t, raw)
-				if resp.StatusCode != tt.status {
-					t.Errorf("status %d, want %d", resp.StatusCode, tt.status)
-				}
-				tries := 1
-				if tt.status == 200 {
-					tries = 2
-				}
-				if e := f.log.await(t, 1)[0]; e.Tries != tries {
-					t.Errorf("%d tries, want %d: %+v", e.Tries, tries, e)
-				}
-				if n := seen.Load(); int(n) != tries {
-					t.Errorf("backends saw it %d times, want %d", n, tries)
-				}
 			})
 		}
 	}
@@ -276,9 +286,12 @@ func TestAStaleConnection(t *testing.T) {
 	}
 	t.Run("that has been closed for a while is not used", func(t *testing.T) {
 		t.Parallel()
+		closed := make(chan struct{}, 5)
 		b := startBackend(t, func(c *upstreamConn) {
 			c.request()
 			c.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			c.Close()
+			closed <- struct{}{}
 		})
 		f := startFront(t, b.addr)
 		c := f.dial(t)
@@ -286,24 +299,29 @@ func TestAStaleConnection(t *testing.T) {
 			if resp, _ := c.send(postIt).answer("POST"); resp.StatusCode != 200 {
 				t.Fatalf("status %d", resp.StatusCode)
 			}
-			time.Sleep(20 * time.Millisecond)
+			<-closed
 		}
 	})
 	t.Run("on which something has come is not used", func(t *testing.T) {
 		t.Parallel()
+		kept, sent := make(chan struct{}), make(chan struct{})
 		b := startBackend(t, func(c *upstreamConn) {
 			c.request()
 			c.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
-			time.Sleep(10 * time.Millisecond)
+			<-kept
 			c.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad")
+			sent <- struct{}{}
 			c.gone()
 		})
-		c := startFront(t, b.addr).dial(t)
+		f := startFront(t, b.addr)
+		c := f.dial(t)
 		for range 3 {
 			if got := c.get("/", 200); got != "good" {
 				t.Errorf("got %q", got)
 			}
-			time.Sleep(30 * time.Millisecond)
+			f.idle(t, 1) // both connections wait for the next request
+			kept <- struct{}{}
+			<-sent
 		}
 	})
 }

@@ -28,26 +28,26 @@ func TestAClientThatLeavesCancelsItsRequest(t *testing.T) {
 		for what, raw := range requests {
 			t.Run(what+" "+how, func(t *testing.T) {
 				t.Parallel()
-				asked, gone := make(chan struct{}), make(chan time.Time, 1)
+				asked, gone := make(chan struct{}), make(chan struct{})
 				b := startBackend(t, func(c *upstreamConn) {
 					http.ReadRequest(c.r)
 					close(asked)
 					c.gone()
-					gone <- time.Now()
+					close(gone)
 				})
 				f := startFront(t, b.addr)
 				c := f.dial(t).send(raw)
 				<-asked
 				time.Sleep(20 * time.Millisecond)
-				left := time.Now()
+				w := startWatch()
 				leave(c)
 				select {
-				case at := <-gone:
-					if took := at.Sub(left); took > 2500*time.Millisecond {
-						t.Errorf("the backend sees it after %v", took)
-					}
+				case <-gone:
 				case <-time.After(patience):
-					t.Fatal("the backend never sees it")
+					t.Error("the backend never sees it")
+				}
+				if took, _ := w.stop(); took > 2500*time.Millisecond {
+					t.Errorf("the backend sees it after %v", took)
 				}
 				want := engine.StatusClientGone
 				if strings.Contains(raw, "500") && how == "by closing" {
@@ -92,21 +92,23 @@ func TestABackendThatBreaksOffIsSeenByTheClient(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			begun := make(chan struct{}) // with the client, or the whole could be seen to be broken
 			b := startBackend(t, func(c *upstreamConn) {
 				c.request()
 				if tt.answer == "later" {
 					c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-					time.Sleep(30 * time.Millisecond)
+					<-begun
 					c.send("5\r\nhelloX")
 					c.gone()
 					return
 				}
 				c.send(tt.answer)
-				time.Sleep(30 * time.Millisecond)
+				<-begun
 			})
 			f := startFront(t, b.addr)
 			c := f.dial(t).send("GET / " + tt.version + "\r\nHost: h.test\r\n\r\n")
 			resp := c.head("GET")
+			close(begun)
 			_, err := io.ReadAll(resp.Body)
 			switch {
 			case tt.want == "short" && !errors.Is(err, io.ErrUnexpectedEOF):
@@ -123,19 +125,25 @@ func TestABackendThatBreaksOffIsSeenByTheClient(t *testing.T) {
 
 func TestTimeouts(t *testing.T) {
 	slow := setup{
-		pool:   engine.PoolConfig{ReadTimeout: 200 * time.Millisecond},
-		limits: engine.Limits{BodyTimeout: 200 * time.Millisecond, HeadTimeout: 200 * time.Millisecond, IdleTimeout: 200 * time.Millisecond},
+		pool:   engine.PoolConfig{ReadTimeout: short},
+		limits: engine.Limits{BodyTimeout: short, HeadTimeout: short, IdleTimeout: short},
 	}
 	quiet := startBackend(t, func(c *upstreamConn) { c.gone() })
-	t.Run("a backend that does not answer: 504", func(t *testing.T) {
-		t.Parallel()
+	run := func(name string, test func(t testing.TB)) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			steadily(t, short/4, test)
+		})
+	}
+	run("a backend that does not answer: 504", func(t testing.TB) {
+		t.Helper()
 		f := slow.start(t, quiet.addr)
 		if resp, _ := f.talk(t, "GET / HTTP/1.1\r\nHost: h.test\r\n\r\n"); resp.StatusCode != 504 {
 			t.Errorf("status %d", resp.StatusCode)
 		}
 	})
-	t.Run("a backend that stops in its answer: cut", func(t *testing.T) {
-		t.Parallel()
+	run("a backend that stops in its answer: cut", func(t testing.TB) {
+		t.Helper()
 		b := startBackend(t, func(c *upstreamConn) {
 			c.request()
 			c.send("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello")
@@ -147,16 +155,16 @@ func TestTimeouts(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("a client whose body does not come: 408", func(t *testing.T) {
-		t.Parallel()
+	run("a client whose body does not come: 408", func(t testing.TB) {
+		t.Helper()
 		f := slow.start(t, quiet.addr)
 		c := f.dial(t).send("POST / HTTP/1.1\r\nHost: h.test\r\nContent-Length: 50\r\n\r\nhello")
 		if resp, _ := c.answer("POST"); resp.StatusCode != 408 || !resp.Close {
 			t.Errorf("status %d, close %t", resp.StatusCode, resp.Close)
 		}
 	})
-	t.Run("a body that comes slowly is no fault of the backend", func(t *testing.T) {
-		t.Parallel()
+	run("a body that comes slowly is no fault of the backend", func(t testing.TB) {
+		t.Helper()
 		b := startBackend(t, answerAll)
 		s := slow
 		s.limits.BodyTimeout = 5 * time.Second
@@ -170,8 +178,8 @@ func TestTimeouts(t *testing.T) {
 			t.Errorf("status %d", resp.StatusCode)
 		}
 	})
-	t.Run("a head that does not come whole: 408", func(t *testing.T) {
-		t.Parallel()
+	run("a head that does not come whole: 408", func(t testing.TB) {
+		t.Helper()
 		c := slow.start(t, quiet.addr).dial(t)
 		go func() {
 			for _, b := range "GET / HTTP/1.1\r\nHost: h.test\r\nX-A: " + strings.Repeat("a", 1000) {
@@ -185,19 +193,19 @@ func TestTimeouts(t *testing.T) {
 			t.Errorf("status %d, close %t", resp.StatusCode, resp.Close)
 		}
 	})
-	t.Run("a connection that is not used closes silently", func(t *testing.T) {
-		t.Parallel()
+	run("a connection that is not used closes silently", func(t testing.TB) {
+		t.Helper()
 		b := startBackend(t, answerAll)
 		c := slow.start(t, b.addr).dial(t)
 		c.get("/", 200)
 		c.closed()
 		slow.start(t, b.addr).dial(t).closed()
 	})
-	t.Run("a backend that takes nothing", func(t *testing.T) {
-		t.Parallel()
+	run("a backend that takes nothing", func(t testing.TB) {
+		t.Helper()
 		b := startDeaf(t)
 		s := setup{pool: slow.pool} // the client may be slow: it is a busy machine
-		s.pool.WriteTimeout = 200 * time.Millisecond
+		s.pool.WriteTimeout = short
 		raw := "POST / HTTP/1.1\r\nHost: h.test\r\nContent-Length: 16777216\r\n\r\n" + strings.Repeat("x", 16<<20)
 		f := s.start(t, b.addr)
 		go io.WriteString(f.dial(t).Conn, raw) // more than is read before the end: the answer may be lost

@@ -245,7 +245,7 @@ func TestABodyIsWholeWhateverThePace(t *testing.T) {
 		if !ok {
 			return
 		}
-		c.send(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", size))
+		c.send(fmt.Sprintf("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", size))
 		if r.URL.Path != "/slow-backend" {
 			c.send(body)
 			c.gone()
@@ -257,17 +257,23 @@ func TestABodyIsWholeWhateverThePace(t *testing.T) {
 		}
 		c.gone()
 	})
-	f := setup{limits: engine.Limits{WriteTimeout: time.Second}}.start(t, b.addr)
-	t.Run("slow backend", func(t *testing.T) {
-		t.Parallel()
-		c := f.dial(t)
+	s := setup{limits: engine.Limits{WriteTimeout: time.Second}}
+	run := func(name string, test func(t testing.TB)) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			steadily(t, 2*short, test)
+		})
+	}
+	run("slow backend", func(t testing.TB) {
+		t.Helper()
+		c := s.start(t, b.addr).dial(t)
 		if _, got := c.send("GET /slow-backend HTTP/1.1\r\nHost: h.test\r\n\r\n").answer("GET"); got != body {
 			t.Errorf("%d bytes", len(got))
 		}
 	})
-	t.Run("slow client", func(t *testing.T) {
-		t.Parallel()
-		c := f.dial(t)
+	run("slow client", func(t testing.TB) {
+		t.Helper()
+		c := s.start(t, b.addr).dial(t)
 		c.Conn.(*net.TCPConn).SetReadBuffer(16 << 10)
 		resp := c.send("GET / HTTP/1.1\r\nHost: h.test\r\n\r\n").head("GET")
 		var got bytes.Buffer

@@ -225,7 +225,7 @@ func TestExtendedConnectThatIsWrong(t *testing.T) {
 }
 
 // startTunnel begins a WebSocket on stream 1 with a backend that does as it is told.
-func startTunnel(t *testing.T, s setup, serve func(c *upstreamConn)) *rawH2 {
+func startTunnel(t testing.TB, s setup, serve func(c *upstreamConn)) *rawH2 {
 	t.Helper()
 	b := startBackend(t, func(c *upstreamConn) {
 		if switchProtocols(c) != nil {
@@ -314,18 +314,21 @@ func TestAWebSocketOverH2EndsOnBothSides(t *testing.T) {
 	})
 	t.Run("nothing moves for long", func(t *testing.T) {
 		t.Parallel()
-		c := startTunnel(t, setup{limits: engine.Limits{TunnelTimeout: 200 * time.Millisecond}}, func(c *upstreamConn) {
-			for range 4 { // one direction is enough to keep it
-				time.Sleep(100 * time.Millisecond)
-				c.send("x")
+		steadily(t, short/2, func(t testing.TB) {
+			t.Helper()
+			c := startTunnel(t, setup{limits: engine.Limits{TunnelTimeout: 2 * short}}, func(c *upstreamConn) {
+				for range 4 { // one direction is enough to keep it
+					time.Sleep(short)
+					c.send("x")
+				}
+				c.gone()
+			})
+			if got, _ := c.dataOf(1, 4); got != "xxxx" {
+				t.Errorf("%q", got)
 			}
-			c.gone()
+			c.reset(1, http2.ErrCodeCancel)
+			c.ping()
 		})
-		if got, _ := c.dataOf(1, 4); got != "xxxx" {
-			t.Errorf("%q", got)
-		}
-		c.reset(1, http2.ErrCodeCancel)
-		c.ping()
 	})
 }
 

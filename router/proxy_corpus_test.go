@@ -106,11 +106,12 @@ func runRequest(t *testing.T, c corpusCase) {
 	b := startBackend(t, answerAll)
 	f := startFront(t, b.addr)
 	conn := f.dial(t)
-	go io.WriteString(conn.Conn, c["bytes"]) // a refusal may come before the last byte is taken
-	if c["half"] != "" {
-		time.Sleep(20 * time.Millisecond)
-		conn.Conn.(*net.TCPConn).CloseWrite()
-	}
+	go func() { // a refusal may come before the last byte is taken
+		io.WriteString(conn.Conn, c["bytes"])
+		if c["half"] != "" {
+			conn.Conn.(*net.TCPConn).CloseWrite()
+		}
+	}()
 	want, end, _ := strings.Cut(c["want"], " ")
 	passed := 0
 	for i, status := range strings.Split(want, ",") {
@@ -314,7 +315,7 @@ func giveAnswers(u *upstreamConn, c corpusCase) {
 			u.gone()
 			return
 		case "reset":
-			time.Sleep(20 * time.Millisecond) // or the bytes would be lost with it
+			u.untilTaken() // or the bytes would be lost with it
 			u.reset()
 			return
 		}

@@ -17,11 +17,18 @@ import (
 	"github.com/portico-ingress/portico/router/engine"
 )
 
+// idle waits until n connections wait for a request.
+func (f *front) idle(t testing.TB, n int) {
+	t.Helper()
+	eventually(t, "connections are idle", func() bool { return f.server.Stats().Idle == n })
+}
+
 func TestDrainTellsClientsToGo(t *testing.T) {
 	b := startBackend(t, answerAll)
 	f := startFront(t, b.addr)
 	c := f.dial(t)
 	c.get("/", 200)
+	f.idle(t, 1)
 	f.server.Drain()
 	resp, _ := c.send(getIt).answer("GET")
 	if resp.StatusCode != 200 || !resp.Close {
@@ -136,7 +143,7 @@ func TestRequestsInTheMomentOfClosing(t *testing.T) {
 			})
 		}
 		time.Sleep(10 * time.Millisecond)
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		if err := f.server.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v, %+v", err, f.server.Stats())
 		}
@@ -160,10 +167,11 @@ func TestShutdownIsQuickWhateverTheMoment(t *testing.T) {
 			io.Copy(io.Discard, c.r)
 			c.Close()
 		}()
-		start := time.Now()
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		if err := f.server.Shutdown(ctx); err != nil || time.Since(start) > 1500*time.Millisecond {
-			t.Errorf("%v after %v, %+v", err, time.Since(start), f.server.Stats())
+		w := startWatch()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		err := f.server.Shutdown(ctx)
+		if took, _ := w.stop(); err != nil || took > 1500*time.Millisecond {
+			t.Errorf("%v after %v, %+v", err, took, f.server.Stats())
 		}
 		cancel()
 	}
@@ -206,30 +214,35 @@ func TestShutdownDoesNotWaitForWhatIsNoRequestYet(t *testing.T) {
 				io.Copy(io.Discard, c.r)
 				c.Close()
 			}()
-			start := time.Now()
+			w := startWatch()
 			if err := f.server.Shutdown(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if took := time.Since(start); took > 8*time.Second { // heads have a minute, handshakes ten seconds
+			if took, _ := w.stop(); took > 8*time.Second { // heads have a minute, handshakes ten seconds
 				t.Errorf("it took %v", took)
 			}
 		})
 	}
 	t.Run("the rest of the head comes", func(t *testing.T) {
 		t.Parallel()
-		f := startFront(t, b.addr)
-		c := f.dial(t).send("GET / HTTP/1.1\r\nHost: h")
-		time.Sleep(short / 2)
-		ended := make(chan error, 1)
-		go func() { ended <- f.server.Shutdown(context.Background()) }()
-		time.Sleep(short)
-		if resp, body := c.send(".test\r\n\r\n").answer("GET"); resp.StatusCode != 200 || body != "ok" || !resp.Close {
-			t.Errorf("status %d, body %q, close %t", resp.StatusCode, body, resp.Close)
-		}
-		c.closed()
-		c.Close()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		steadily(t, 2*short, func(t testing.TB) { // of the second that it has
+			t.Helper()
+			f := startFront(t, b.addr)
+			c := f.dial(t)
+			f.idle(t, 1)
+			c.send("GET / HTTP/1.1\r\nHost: h")
+			f.idle(t, 0)
+			ended := make(chan error, 1)
+			go func() { ended <- f.server.Shutdown(context.Background()) }()
+			time.Sleep(short)
+			if resp, body := c.send(".test\r\n\r\n").answer("GET"); resp.StatusCode != 200 || body != "ok" || !resp.Close {
+				t.Errorf("status %d, body %q, close %t", resp.StatusCode, body, resp.Close)
+			}
+			c.closed()
+			c.Close()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
 	})
 }

@@ -203,10 +203,13 @@ func TestBuffersOfRequestsHaveABudget(t *testing.T) {
 	eventually(t, "there is nothing left for another", func() bool { return b.conns() == 2 })
 	end(large, half)
 	end(late, "")
-	f.log.await(t, 2)
+	eventually(t, "both have ended", func() bool { return f.InFlight() == 0 })
 	eventually(t, "their parts are given back", func() bool {
 		n := b.conns()
-		end(begin("little"), "")
+		c := begin("little")
+		eventually(t, "its body is waited for", func() bool { return f.InFlight() == 1 })
+		end(c, "")
+		eventually(t, "it has ended", func() bool { return f.InFlight() == 0 })
 		return strings.Contains(b.saw()[n], "\r\nContent-Length: 6\r\n") // it was here before it was sent
 	})
 	for i, saw := range b.saw()[:2] {

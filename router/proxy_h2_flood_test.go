@@ -331,10 +331,13 @@ func TestH2SlowReaderIsEnded(t *testing.T) {
 }
 
 func TestH2HeadThatDoesNotEnd(t *testing.T) {
-	f := startH2(t, setup{limits: engine.Limits{HeadTimeout: 100 * time.Millisecond}}, false, startBackend(t, answerAll).addr)
-	c := f.rawH2(t)
-	c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.encode(":method", "GET")})
-	c.goAway(http2.ErrCodeEnhanceYourCalm)
+	b := startBackend(t, answerAll)
+	steadily(t, short/8, func(t testing.TB) {
+		t.Helper()
+		c := startH2(t, setup{limits: engine.Limits{HeadTimeout: short}}, false, b.addr).rawH2(t)
+		c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.encode(":method", "GET")})
+		c.goAway(http2.ErrCodeEnhanceYourCalm)
+	})
 }
 
 func TestH2CookieCrumbsBecomeOneField(t *testing.T) {

@@ -471,23 +471,26 @@ func TestAReaderThatIsMerelySlowGetsAll(t *testing.T) {
 		if i >= len(heads) {
 			s.route = func(r *Route) { r.BufferAnswer = 64 << 10 }
 		}
-		c := s.start(t, b.addr).dial(t)
-		c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
-		resp := c.send(getIt).head("GET")
-		n := int64(0)
-		for {
-			k, err := io.CopyN(io.Discard, resp.Body, 200<<10)
-			n += k
-			if errors.Is(err, io.EOF) {
-				break
+		steadily(t, short/4, func(t testing.TB) {
+			t.Helper()
+			c := s.start(t, b.addr).dial(t)
+			c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+			resp := c.send(getIt).head("GET")
+			n := int64(0)
+			for {
+				k, err := io.CopyN(io.Discard, resp.Body, 200<<10)
+				n += k
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatalf("after %d bytes: %v", n, err)
+				}
+				time.Sleep(short / 2)
 			}
-			if err != nil {
-				t.Fatalf("after %d bytes: %v", n, err)
+			if n != size {
+				t.Errorf("%d bytes of %d", n, size)
 			}
-			time.Sleep(short / 2)
-		}
-		if n != size {
-			t.Errorf("%d bytes of %d", n, size)
-		}
+		})
 	}
 }

@@ -62,7 +62,7 @@ func TestTimeoutsOfARoute(t *testing.T) {
 		{name: "connect", timeouts: engine.Timeouts{Connect: short}, backend: quiet, dial: deaf, status: 504, note: "connect: "},
 		{name: "first byte", timeouts: engine.Timeouts{FirstByte: short}, backend: quiet, status: 504, note: "timeout: "},
 		{name: "read, before the answer", timeouts: engine.Timeouts{Read: short}, backend: quiet, status: 504, note: "timeout: "},
-		{name: "read, in the answer", timeouts: engine.Timeouts{Read: short}, backend: half, status: 200, cut: true, note: "timeout"},
+		{name: "read, in the answer", timeouts: engine.Timeouts{FirstByte: time.Minute, Read: short}, backend: half, status: 200, cut: true, note: "timeout"},
 		{name: "first byte is for the beginning alone", timeouts: engine.Timeouts{FirstByte: short, Read: 20 * short, Total: 5 * short}, backend: half, status: 200, cut: true, note: "request: "},
 		{name: "a first byte that may be late", timeouts: engine.Timeouts{FirstByte: time.Minute, Read: short}, backend: late, status: 200},
 		{name: "total, connecting", timeouts: engine.Timeouts{Total: short}, backend: quiet, dial: deaf, status: 504, note: "deadline: "},
@@ -74,26 +74,32 @@ func TestTimeoutsOfARoute(t *testing.T) {
 		s.pool.DialContext = tt.dial
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			f := s.start(t, tt.backend.addr)
-			resp := f.dial(t).send(getIt).head("GET")
-			_, err := io.ReadAll(resp.Body)
-			if resp.StatusCode != tt.status || errors.Is(err, io.ErrUnexpectedEOF) != tt.cut {
-				t.Errorf("status %d, then %v", resp.StatusCode, err)
-			}
-			if e := f.log.await(t, 1)[0]; !strings.Contains(e.Note, tt.note) || tt.status == 504 && e.Status != 504 {
-				t.Errorf("in the log: %+v", e)
-			}
+			steadily(t, short/4, func(t testing.TB) {
+				t.Helper()
+				f := s.start(t, tt.backend.addr)
+				resp := f.dial(t).send(getIt).head("GET")
+				_, err := io.ReadAll(resp.Body)
+				if resp.StatusCode != tt.status || errors.Is(err, io.ErrUnexpectedEOF) != tt.cut {
+					t.Errorf("status %d, then %v", resp.StatusCode, err)
+				}
+				if e := f.log.await(t, 1)[0]; !strings.Contains(e.Note, tt.note) || tt.status == 504 && e.Status != 504 {
+					t.Errorf("in the log: %+v", e)
+				}
+			})
 		})
 		t.Run(tt.name+", HTTP/2", func(t *testing.T) {
 			t.Parallel()
-			c := s.start(t, tt.backend.addr).rawH2(t)
-			c.request(1, "/")
-			if status := c.answerHead(1)[":status"]; status != map[int]string{200: "200", 504: "504"}[tt.status] {
-				t.Errorf("status %s", status)
-			}
-			if tt.cut {
-				c.reset(1, http2.ErrCodeInternal)
-			}
+			steadily(t, short/4, func(t testing.TB) {
+				t.Helper()
+				c := s.start(t, tt.backend.addr).rawH2(t)
+				c.request(1, "/")
+				if status := c.answerHead(1)[":status"]; status != map[int]string{200: "200", 504: "504"}[tt.status] {
+					t.Errorf("status %s", status)
+				}
+				if tt.cut {
+					c.reset(1, http2.ErrCodeInternal)
+				}
+			})
 		})
 	}
 }
@@ -124,15 +130,18 @@ func TestABackendThatTakesNothingOfARequest(t *testing.T) {
 func TestTheTotalTimeoutOfAReaderThatStops(t *testing.T) {
 	b := startBackend(t, flood)
 	for _, h2 := range []bool{false, true} {
-		f := withTimeouts(engine.Timeouts{Total: 2 * short}).start(t, b.addr)
-		if h2 {
-			f.rawH2(t).request(1, "/")
-		} else {
-			f.dial(t).send(getIt)
-		}
-		if e := f.log.await(t, 1)[0]; e.Status != 200 || e.Note == "" {
-			t.Errorf("HTTP/2 %t, in the log: %+v", h2, e)
-		}
+		steadily(t, short/2, func(t testing.TB) {
+			t.Helper()
+			f := withTimeouts(engine.Timeouts{Total: 2 * short}).start(t, b.addr)
+			if h2 {
+				f.rawH2(t).request(1, "/")
+			} else {
+				f.dial(t).send(getIt)
+			}
+			if e := f.log.await(t, 1)[0]; e.Status != 200 || e.Note == "" {
+				t.Errorf("HTTP/2 %t, in the log: %+v", h2, e)
+			}
+		})
 	}
 }
 

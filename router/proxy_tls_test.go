@@ -126,14 +126,16 @@ func TestTLS(t *testing.T) {
 // An answer that ends by closing must not end well, over TLS: without the closing alert the
 // client knows that it was cut.
 func TestACutAnswerOverTLSHasNoClosingAlert(t *testing.T) {
+	begun := make(chan struct{})
 	b := startBackend(t, func(c *upstreamConn) {
 		c.request()
 		c.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-		time.Sleep(30 * time.Millisecond)
+		<-begun
 	})
 	f := setup{}.withTLS(true).start(t, b.addr).trusting(true)
 	c := f.dial(t).send("GET / HTTP/1.0\r\nHost: h.test\r\n\r\n")
 	resp := c.head("GET")
+	close(begun)
 	if body, err := io.ReadAll(resp.Body); err == nil {
 		t.Errorf("%q looks whole", body)
 	}
@@ -151,6 +153,7 @@ func TestDrainOverTLS(t *testing.T) {
 	f := setup{}.withTLS(true).start(t, b.addr).trusting(true)
 	idle := f.dial(t)
 	idle.get("/", 200)
+	f.idle(t, 1)
 	f.server.Drain()
 	resp, _ := idle.send("GET / HTTP/1.1\r\nHost: h.test\r\n\r\n").answer("GET")
 	if !resp.Close {

@@ -130,19 +130,22 @@ func TestATunnelEndsOnBothSides(t *testing.T) {
 	})
 	t.Run("when nothing moves for long", func(t *testing.T) {
 		t.Parallel()
-		b := startBackend(t, func(c *upstreamConn) {
-			c.request()
-			c.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-			for range 4 { // one direction is enough to keep it
-				time.Sleep(100 * time.Millisecond)
-				c.send("x")
+		steadily(t, short/2, func(t testing.TB) {
+			t.Helper()
+			b := startBackend(t, func(c *upstreamConn) {
+				c.request()
+				c.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+				for range 4 { // one direction is enough to keep it
+					time.Sleep(short)
+					c.send("x")
+				}
+				c.gone()
+			})
+			c := setup{limits: engine.Limits{TunnelTimeout: 2 * short}}.start(t, b.addr).dial(t).send(upgrading)
+			c.head("GET")
+			if got, _ := io.ReadAll(c.r); string(got) != "xxxx" {
+				t.Errorf("%q", got)
 			}
-			c.gone()
 		})
-		c := setup{limits: engine.Limits{TunnelTimeout: 200 * time.Millisecond}}.start(t, b.addr).dial(t).send(upgrading)
-		c.head("GET")
-		if got, _ := io.ReadAll(c.r); string(got) != "xxxx" {
-			t.Errorf("%q", got)
-		}
 	})
 }

@@ -5,11 +5,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -96,6 +99,9 @@ func (s setup) start(t testing.TB, upstreams ...string) *front {
 
 func (s setup) table(t testing.TB, f *front, upstreams []string) *Table {
 	t.Helper()
+	if s.pool.ConnectTimeout == 0 {
+		s.pool.ConnectTimeout = patience // a thousand at once on a busy machine take more than the default
+	}
 	backends := NewBackends(BackendsConfig{NewPool: func(a netip.AddrPort, _ Transport) *engine.Pool {
 		return engine.NewPool(a.String(), s.pool)
 	}})
@@ -309,6 +315,26 @@ func (c *upstreamConn) send(raw string) { io.WriteString(c.Conn, raw) }
 func (c *upstreamConn) reset() {
 	c.Conn.(*net.TCPConn).SetLinger(0)
 	c.Close()
+}
+
+// untilTaken waits until the proxy has read all that was sent, which is lost to it if the
+// connection is torn down before.
+func (c *upstreamConn) untilTaken() {
+	inKernel := func(addr net.Addr) string {
+		a := addr.(*net.TCPAddr)
+		return fmt.Sprintf("%08X:%04X", binary.NativeEndian.Uint32(a.IP.To4()), a.Port)
+	}
+	theirs := " " + inKernel(c.RemoteAddr()) + " " + inKernel(c.LocalAddr()) + " "
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		sockets, err := os.ReadFile("/proc/net/tcp")
+		if err != nil {
+			panic(err)
+		}
+		_, row, _ := strings.Cut(string(sockets), theirs)
+		if fields := strings.Fields(row); len(fields) < 2 || strings.HasSuffix(fields[1], ":00000000") {
+			return
+		}
+	}
 }
 
 // gone waits until the proxy has closed its end.

@@ -29,7 +29,7 @@ func testMeasured(t *testing.T) measured {
 		{Address: netip.MustParseAddrPort("10.0.0.1:8080")},
 		{Address: netip.MustParseAddrPort("10.0.0.2:8080")},
 	})
-	backends.Get("default/web:80").Endpoints()[0].Fail(time.Now())
+	backends.Get("default/web:80").Endpoints()[0].Fail(time.Now().Add(time.Hour)) // for which it is down
 	return measured{
 		stats:     stats,
 		backends:  backends.All,

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -89,12 +90,15 @@ endpoints: [{addresses: [127.0.0.1]}]
 	if err != nil || body != "from the backend" {
 		t.Errorf("the NodePort: %q, %v", body, err)
 	}
-	body, err = fetchPatiently(ctx, fmt.Sprintf("http://127.0.0.1:%d/api/v1/problems", admin))
-	var problems problemsView
-	if err := json.Unmarshal([]byte(body), &problems); err != nil || len(problems.Problems) != 1 ||
-		!strings.Contains(problems.Problems[0].Text, "ClusterIP 192.0.2.1:80/TCP is not served in userspace: is not an address of this host") {
-		t.Errorf("problems: %s, %v", body, err)
-	}
+	eventually(t, "the problem is told", func() error { // which follows what is served
+		body, err := fetchPatiently(ctx, fmt.Sprintf("http://127.0.0.1:%d/api/v1/problems", admin))
+		var problems problemsView
+		if err := json.Unmarshal([]byte(body), &problems); err != nil || len(problems.Problems) != 1 ||
+			!strings.Contains(problems.Problems[0].Text, "ClusterIP 192.0.2.1:80/TCP is not served in userspace: is not an address of this host") {
+			return fmt.Errorf("problems: %s, %w", body, err)
+		}
+		return err
+	})
 	for to, want := range map[string]string{
 		fmt.Sprintf("127.0.0.1:%d/TCP", nodePort): "true",
 		"192.0.2.1:80/TCP":                        "false", // as the problem says
@@ -139,12 +143,15 @@ func fetchPatiently(ctx context.Context, url string) (string, error) {
 	}
 }
 
+// freePort is one that nobody listens at, and that the kernel gives to nobody meanwhile
+// (net.ipv4.ip_local_port_range).
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		port := 20000 + rand.IntN(10000)
+		if l, err := net.Listen("tcp", fmt.Sprint(":", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -104,38 +105,48 @@ func TestSvcproxySkipsWhoRefuses(t *testing.T) {
 		}
 		return true
 	}
-	skipped := `"why":"skipped: refused 3 connections in 1s, until `
-	for deadline := time.Now().Add(60 * time.Second); !has(get("/api/v1/services"), skipped); {
-		if time.Now().After(deadline) {
-			t.Fatal(get("/api/v1/services"))
+	skipped := `"why":"skipped: refused 3 connections in ` // however long that took
+	labels := `{endpoint="10.180.0.11:8080",namespace="default",port="http",protocol="TCP",`
+	told := func() (missing string) {
+		if got := get("/api/v1/outliers"); !has(got, `"node":"node0"`, `"endpoint":"10.180.0.11:8080"`, `"why":"refused 3 connections in `) {
+			return got
 		}
-		_, _ = l.Client.Ask(t, "tcp", vip)
+		if got := get("/metrics"); !has(got, "portico_svcproxy_outliers 1\n", "portico_svcproxy_outlier_ejections_total ",
+			"portico_svcproxy_endpoint_failures_total"+labels+`reason="refused",service="web"}`,
+			"portico_svcproxy_endpoint_received_bytes_total"+labels+`service="web"}`,
+			`portico_svcproxy_source_range_drops_total{namespace="default",port="http",protocol="TCP",service="web"} `,
+			`portico_svcproxy_undelivered_packets_total{reason="source-ranges",verdict="drop"} `) {
+			return got
+		}
+		var out []byte
+		node.Do(t, func() {
+			out, err = portico("explain", "packet", "192.168.0.100", "default/web:http/TCP").CombinedOutput()
+		})
+		if err != nil || !has(string(out), "no  10.180.0.11:8080 Pod web-b on node0: skipped: refused 3 connections in ", ", until ", "agrees") {
+			return fmt.Sprintf("%v\n%s", err, out)
+		}
+		return ""
 	}
-	for range 20 {
-		if _, err := l.Client.AskPatiently(t, "tcp", vip); err != nil {
+	// It is skipped for ten seconds: on a machine that stands still it has to be provoked again.
+	deadline := time.Now().Add(60 * time.Second)
+	for missing := "all"; missing != ""; missing = told() {
+		for !has(get("/api/v1/services"), skipped) {
+			if time.Now().After(deadline) {
+				t.Fatal(missing, get("/api/v1/services"))
+			}
+			_, _ = l.Client.Ask(t, "tcp", vip)
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(missing)
+		}
+		for range 20 {
+			if _, err := l.Client.AskPatiently(t, "tcp", vip); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := l.Client.Ask(t, "tcp", netip.MustParseAddrPort("192.0.2.1:80")); !errors.Is(err, netlab.ErrSilent) {
 			t.Fatal(err)
 		}
-	}
-	if got := get("/api/v1/outliers"); !has(got, `"node":"node0"`, `"endpoint":"10.180.0.11:8080"`, `"why":"refused 3 connections in 1s"`) {
-		t.Error(got)
-	}
-	if _, err := l.Client.Ask(t, "tcp", netip.MustParseAddrPort("192.0.2.1:80")); !errors.Is(err, netlab.ErrSilent) {
-		t.Fatal(err)
-	}
-	labels := `{endpoint="10.180.0.11:8080",namespace="default",port="http",protocol="TCP",`
-	if got := get("/metrics"); !has(got, "portico_svcproxy_outliers 1\n", "portico_svcproxy_outlier_ejections_total 1\n",
-		"portico_svcproxy_endpoint_failures_total"+labels+`reason="refused",service="web"}`,
-		"portico_svcproxy_endpoint_received_bytes_total"+labels+`service="web"}`,
-		`portico_svcproxy_source_range_drops_total{namespace="default",port="http",protocol="TCP",service="web"} `,
-		`portico_svcproxy_undelivered_packets_total{reason="source-ranges",verdict="drop"} `) {
-		t.Error(got)
-	}
-	var out []byte
-	node.Do(t, func() {
-		out, err = portico("explain", "packet", "192.168.0.100", "default/web:http/TCP").CombinedOutput()
-	})
-	if err != nil || !has(string(out), "no  10.180.0.11:8080 Pod web-b on node0: skipped: refused 3 connections in 1s, until ", "agrees") {
-		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -65,6 +65,9 @@ func (h relayed) Serve(x *Exchange) {
 func (relayed) Refuse(x *Exchange, why *Refusal) { x.Reply(why.Status, "", nil); _ = x.Send() }
 func (relayed) Done(*Exchange)                   {}
 
+// enough is what each step has that nobody should have to wait for: half of what a test has.
+const enough = 5 * time.Second
+
 // startRelayed is a server of HTTP/2 and of 1.1, with an upstream that echoes.
 func startRelayed(t testing.TB) (*Server, *pipes) {
 	t.Helper()
@@ -79,9 +82,9 @@ func startRelayed(t testing.TB) (*Server, *pipes) {
 			wg.Go(func() { echoRequests(c) })
 		}
 	})
-	pool := NewPool("192.0.2.1:80", PoolConfig{DialContext: upstreams.dial, ReadTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second})
+	pool := NewPool("192.0.2.1:80", PoolConfig{DialContext: upstreams.dial, ReadTimeout: enough, WriteTimeout: enough})
 	s := &Server{Handler: relayed{pool}, H2C: true, Limits: Limits{
-		HeadTimeout: 2 * time.Second, BodyTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second, TunnelTimeout: 2 * time.Second,
+		HeadTimeout: enough, BodyTimeout: enough, WriteTimeout: enough, TunnelTimeout: enough,
 	}}
 	wg.Go(func() { _ = s.Serve(clients) })
 	t.Cleanup(func() {

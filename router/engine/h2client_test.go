@@ -31,9 +31,9 @@ func startAnswering(t testing.TB) *answering {
 	a := &answering{clients: clients, answers: make(chan []byte, 1), wrong: make(chan error, 1)}
 	a.pool = NewPool("192.0.2.1:80", PoolConfig{
 		Protocol: ProtocolHTTP2, DialContext: upstreams.dial,
-		ReadTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second, ConnectTimeout: 2 * time.Second,
+		ReadTimeout: enough, WriteTimeout: enough, ConnectTimeout: enough,
 	})
-	s := &Server{Handler: relayed{a.pool}, Limits: Limits{HeadTimeout: 2 * time.Second, BodyTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second}}
+	s := &Server{Handler: relayed{a.pool}, Limits: Limits{HeadTimeout: enough, BodyTimeout: enough, WriteTimeout: enough}}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = s.Serve(clients) })
 	wg.Go(func() {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -60,30 +61,41 @@ func loopback(ipv6 bool) netip.Addr {
 	return netip.MustParseAddr("127.0.0.1")
 }
 
-// freePort is one that nobody listens at.
+// freePort is one that nobody listens at, with neither protocol, and that the kernel gives to nobody
+// meanwhile.
 func freePort(t *testing.T, a netip.Addr) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", netip.AddrPortFrom(a, 0).String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, u := listen(t, a)
+	defer u.Close()
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).AddrPort().Port()
+}
+
+// listen does so at one port with both protocols. It is none of those that the kernel chooses for
+// others (net.ipv4.ip_local_port_range).
+func listen(t *testing.T, a netip.Addr) (net.Listener, net.PacketConn) {
+	t.Helper()
+	for range 100 {
+		at := netip.AddrPortFrom(a, uint16(20000+rand.IntN(10000))).String()
+		l, err := net.Listen("tcp", at)
+		if err != nil {
+			continue
+		}
+		if u, err := net.ListenPacket("udp", at); err == nil {
+			return l, u
+		}
+		_ = l.Close()
+	}
+	t.Fatal("no port is free")
+	return nil, nil
 }
 
 // serve answers every line on TCP and every datagram with its name and what came, until the test
 // ends.
 func serve(t *testing.T, a netip.Addr, name string) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", netip.AddrPortFrom(a, 0).String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, u := listen(t, a)
 	at := l.Addr().(*net.TCPAddr).AddrPort()
-	u, err := net.ListenPacket("udp", at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { _ = l.Close(); _ = u.Close() })
 	go func() {
 		for {
