@@ -137,11 +137,14 @@ func (u *unanswered) next() { u.before, u.now = u.now, nil }
 // protocolTCP is IPPROTO_TCP.
 const protocolTCP = 6
 
-// Traffic is what an endpoint of a Service has had of connections that are over.
+// Traffic is what an endpoint of a Service has had.
 type Traffic struct {
 	Protocol uint8
-	// Frontend is where clients came to, Endpoint where they were sent on.
-	Frontend, Endpoint netip.AddrPort
+	// Port is the Key of the Port, or Frontend the address that clients came to.
+	Port     string
+	Frontend netip.AddrPort
+	// Endpoint is where they were sent on.
+	Endpoint netip.AddrPort
 	// Connections are all of those, Refused and Unanswered those that the endpoint refused or that
 	// ended without an answer.
 	Connections, Refused, Unanswered uint64

@@ -266,9 +266,7 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 		Observe:  observer,
 		Log:      log.Named("svcproxy"),
 	})
-	if plane.kernel != nil {
-		metrics.registry.MustRegister(newConnectionCounter(plane.kernel, controller.State), newReasonCollector(plane.kernel, controller.State))
-	}
+	metrics.registry.MustRegister(newConnectionCounter(plane.counts.Counters, controller.State), newReasonCollector(plane.counts, controller.State))
 	plane.watch.register(metrics.registry, observer, controller.State)
 	balance, err := newBalance(src.balancer, plane, controller, observer)
 	if err != nil {

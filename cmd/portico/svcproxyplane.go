@@ -18,6 +18,7 @@ type dataPlane struct {
 	kernel *nft.Plane
 	relay  *relay.Plane
 	watch  *watch
+	counts countingPlane
 	// handover goes with kernel.
 	handover *handover.Table
 }
@@ -43,7 +44,7 @@ func (f *svcproxyFlags) plane(log *zap.Logger) (*dataPlane, error) {
 		}
 		log.Warn("Services are served in userspace, because nftables cannot be used", zap.NamedError("why", err))
 	}
-	cfg, watch := relay.Config{Log: log.Named("relay")}, &watch{}
+	cfg, watch := relay.Config{MaxEndpoints: f.endpointMetrics, Log: log.Named("relay")}, &watch{}
 	if f.outlierDetection {
 		watch.outliers = &svcproxy.OutlierDetection{}
 		watch.outliers.Failures, cfg.ConnectFailed = svcproxy.RelayFailures()
@@ -52,7 +53,11 @@ func (f *svcproxyFlags) plane(log *zap.Logger) (*dataPlane, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &dataPlane{Plane: svcproxy.NewRelay(userspace), relay: userspace, watch: watch}, nil
+	plane := svcproxy.NewRelay(userspace)
+	if f.endpointMetrics > 0 {
+		watch.traffic = plane.Traffic
+	}
+	return &dataPlane{Plane: plane, relay: userspace, watch: watch, counts: plane}, nil
 }
 
 func newKernelPlane(log *zap.Logger) (*dataPlane, error) {
@@ -69,7 +74,7 @@ func newKernelPlane(log *zap.Logger) (*dataPlane, error) {
 		p.Close()
 		return nil, err
 	}
-	return &dataPlane{Plane: svcproxy.Kernel{Plane: p}, kernel: p, handover: moves}, nil
+	return &dataPlane{Plane: svcproxy.Kernel{Plane: p}, kernel: p, handover: moves, counts: p}, nil
 }
 
 // rules are those of all Services. The owner of a folder may use what listens on loopback.
