@@ -96,7 +96,7 @@ type endpointCollector struct {
 	state   func() *svcproxy.State
 
 	connections, failures, received, sent *prometheus.Desc
-	uncounted, lost, overlooked           *prometheus.Desc
+	uncounted, lost, overlooked, omitted  *prometheus.Desc
 }
 
 // newEndpointCollector tells of traffic, and of flows what their bounds left out; nil: it is another data plane's.
@@ -117,6 +117,7 @@ func newEndpointCollector(traffic endpointTraffic, flows *svcproxy.FlowWatcher, 
 		uncounted:   watch("endpoint_uncounted_total", "Connections that no metric of an endpoint has, because there are more endpoints than --endpoint-metrics."),
 		lost:        watch("flow_events_lost_total", "How often the kernel had more ended connections to tell of than it could keep."),
 		overlooked:  watch("flow_failures_overlooked_total", "Failed connections that were too many to be looked at."),
+		omitted:     watch("flow_looks_omitted_total", "How often the bytes of connections that last were not looked at, because the kernel tracks too many connections."),
 	}
 }
 
@@ -128,6 +129,7 @@ func (c *endpointCollector) Describe(to chan<- *prometheus.Desc) {
 	if c.flows != nil {
 		to <- c.lost
 		to <- c.overlooked
+		to <- c.omitted
 	}
 }
 
@@ -164,9 +166,10 @@ func (c *endpointCollector) Collect(to chan<- prometheus.Metric) {
 	}
 	counter(c.uncounted, uncounted)
 	if c.flows != nil {
-		overlooked, lost := c.flows.Overlooked()
+		overlooked, lost, omitted := c.flows.Overlooked()
 		counter(c.lost, lost)
 		counter(c.overlooked, overlooked)
+		counter(c.omitted, omitted)
 	}
 }
 

@@ -19,9 +19,13 @@ type Flow struct {
 	Answered bool
 	// Closed: it is TCP, and a reset has ended it.
 	Closed bool
+	// Ending: the kernel is about to tell of its end, or has done so.
+	Ending bool
 	// Sent is from the client to the endpoint, Received what came back. They are zero unless the
 	// kernel counts.
 	Sent, Received Traffic
+
+	status uint32
 }
 
 // Traffic is one direction of a Flow, with the headers of IP.
@@ -67,7 +71,11 @@ const (
 	ctMessageGet    = 1
 	ctMessageDelete = 2
 
+	ctMessageGetStats     = 5
+	ctaStatsGlobalEntries = 1
+
 	ctStatusAnswered = 1 << 1 // IPS_SEEN_REPLY
+	ctStatusDying    = 1 << 9 // IPS_DYING
 	ctStateClose     = 8      // TCP_CONNTRACK_CLOSE
 )
 
@@ -75,7 +83,6 @@ const (
 // translated, and for what is not whole.
 func parseFlow(b []byte) (f Flow, ok bool) {
 	var orig, reply tuple
-	var status uint32
 	for typ, v := range attrs(b) {
 		switch typ {
 		case ctaTupleOrig:
@@ -83,7 +90,7 @@ func parseFlow(b []byte) (f Flow, ok bool) {
 		case ctaTupleReply:
 			reply = parseTuple(v)
 		case ctaStatus:
-			status = attrUint32(v)
+			f.status = attrUint32(v)
 		case ctaProtoInfo:
 			f.Closed = parseTCPState(v) == ctStateClose
 		case ctaCountersOrig:
@@ -94,10 +101,11 @@ func parseFlow(b []byte) (f Flow, ok bool) {
 			f.ID = attrUint32(v)
 		}
 	}
-	if status&ctStatusDNAT == 0 || !orig.src.IsValid() || !orig.dst.IsValid() || !reply.src.IsValid() {
+	if f.status&ctStatusDNAT == 0 || !orig.src.IsValid() || !orig.dst.IsValid() || !reply.src.IsValid() {
 		return f, false
 	}
-	f.Protocol, f.Answered = orig.protocol, status&ctStatusAnswered != 0
+	f.Ending = f.status&ctStatusDying != 0
+	f.Protocol, f.Answered = orig.protocol, f.status&ctStatusAnswered != 0
 	f.Client, f.Frontend, f.Endpoint = orig.from(), orig.to(), reply.from()
 	return f, true
 }
