@@ -267,6 +267,9 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 		Log:      log.Named("svcproxy"),
 	})
 	metrics.registry.MustRegister(newConnectionCounter(plane.counts.Counters, controller.State), newReasonCollector(plane.counts, controller.State))
+	if plane.handover != nil {
+		metrics.registry.MustRegister(newHandoverCollector(plane.handover))
+	}
 	plane.watch.register(metrics.registry, observer, controller.State)
 	balance, err := newBalance(src.balancer, plane, controller, observer)
 	if err != nil {
@@ -279,7 +282,7 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 	g.Go(func() error { return controller.Run(ctx) })
 	g.Go(func() error { return balance(ctx) })
 	g.Go(func() error { tidy(ctx); return nil })
-	g.Go(func() error { plane.watch.run(ctx); return nil })
+	g.Go(func() error { plane.run(ctx, log); return nil })
 	if ln != nil {
 		g.Go(func() error {
 			if err := api.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

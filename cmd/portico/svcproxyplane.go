@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -21,6 +23,16 @@ type dataPlane struct {
 	counts countingPlane
 	// handover goes with kernel.
 	handover *handover.Table
+}
+
+// run watches until ctx ends.
+func (d *dataPlane) run(ctx context.Context, log *zap.Logger) {
+	var all sync.WaitGroup
+	all.Go(func() { d.watch.run(ctx) })
+	if d.handover != nil {
+		all.Go(func() { d.handover.Keep(ctx, log.Named("handover")) })
+	}
+	all.Wait()
 }
 
 func (d *dataPlane) close() {

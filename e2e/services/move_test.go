@@ -52,6 +52,9 @@ func TestPlannedMove(t *testing.T) {
 	suite.Wait(t, 20*time.Second, "clients ask on", func(context.Context) string { return fewer(kept(false)-moved, 100) })
 	t.Logf("%s moved from %s to %s in %s; %d questions over 4 connections that stayed open, %d others", at, from, to, took.Round(time.Millisecond), kept(true), fresh())
 	event(t, "Service", ns, "web", "Announced", to)
+	if n := metric(t, to, "portico_svcproxy_handover_connections_total"); n == "0" {
+		t.Error("no metric of the connections that stayed")
+	}
 }
 
 func fewer(n, want int64) string {
