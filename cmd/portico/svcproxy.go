@@ -68,7 +68,7 @@ func newSvcproxyCleanupCommand() *cobra.Command {
 				return err
 			}
 			defer moves.Close()
-			return errors.Join(plane.Cleanup(), moves.Remove(), svcproxy.ReleasePorts(svcproxy.PortRange(ports)))
+			return errors.Join(plane.Cleanup(), moves.Remove(), nft.UncountFlows(), svcproxy.ReleasePorts(svcproxy.PortRange(ports)))
 		},
 	}
 	cmd.Flags().Var(&ports, "nodeport-range", "the NodePorts that were reserved")

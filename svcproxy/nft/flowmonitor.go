@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,21 +16,6 @@ import (
 // flowBuffer is how much the kernel may have waiting for a FlowMonitor: some 30,000 flows. It is a
 // limit, not an allocation.
 const flowBuffer = 8 << 20
-
-// accountingFile switches the counters of connection tracking on, for the flows that begin then. It
-// is of the network namespace of whoever opens it.
-const accountingFile = "/proc/sys/net/netfilter/nf_conntrack_acct"
-
-// CountFlows has the kernel count packets and bytes of each flow, which Flow.Refused goes by, too.
-func CountFlows() error {
-	if now, err := os.ReadFile(accountingFile); err == nil && strings.TrimSpace(string(now)) == "1" {
-		return nil // a Pod may read it, and not write it
-	}
-	if err := os.WriteFile(accountingFile, []byte("1\n"), 0o600); err != nil {
-		return fmt.Errorf("nft: connections are not counted: set sysctl net.netfilter.nf_conntrack_acct=1: %w", err)
-	}
-	return nil
-}
 
 // FlowMonitor hears from connection tracking of the network namespace that it was made in which flows
 // have ended, and asks which have no answer yet. Packets cost nothing more: the kernel tells of a flow
