@@ -2,6 +2,8 @@ package svcproxy
 
 import (
 	"context"
+	"errors"
+	"hash/maphash"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -21,6 +23,10 @@ type FlowWatcher struct {
 	traffic  *endpointTraffic
 	// overlooked are failures that were too many.
 	overlooked atomic.Uint64
+
+	looking sync.Mutex
+	next    time.Time // when connections that last may be looked at again
+	omitted atomic.Uint64
 }
 
 // NewFlowWatcher watches with m. It counts for so many endpoints at most, and looks for failures if
@@ -44,6 +50,8 @@ const (
 	lookPause = 50
 	// maxUnanswered flows are remembered from one look to the next.
 	maxUnanswered = 8192
+	// maxLive flows may be in the kernel, of all kinds, if those that last are to be looked at.
+	maxLive = 1 << 17
 )
 
 // Failures are for OutlierDetection; nil if nobody looks for them.
@@ -54,10 +62,10 @@ func (w *FlowWatcher) Failures() <-chan Failure {
 	return w.failures
 }
 
-// Overlooked is how many failures were too many to be looked at, and how often the kernel had more to
-// tell than it could keep.
-func (w *FlowWatcher) Overlooked() (failures, lost uint64) {
-	return w.overlooked.Load(), w.monitor.Lost()
+// Overlooked is how many failures were too many to be looked at, how often the kernel had more to
+// tell than it could keep, and how often it had too many connections to look at those that last.
+func (w *FlowWatcher) Overlooked() (failures, lost, omitted uint64) {
+	return w.overlooked.Load(), w.monitor.Lost(), w.omitted.Load()
 }
 
 // Run watches until ctx ends.
@@ -137,11 +145,34 @@ func (u *unanswered) next() { u.before, u.now = u.now, nil }
 // protocolTCP is IPPROTO_TCP.
 const protocolTCP = 6
 
-// Traffic is what an endpoint of a Service has had of connections that are over.
+// lookAtLive counts what connections have had that are not over.
+func (w *FlowWatcher) lookAtLive() {
+	w.looking.Lock()
+	defer w.looking.Unlock()
+	if w.monitor == nil || w.traffic.max == 0 || time.Now().Before(w.next) {
+		return
+	}
+	began := time.Now()
+	err := w.monitor.Live(maxLive, w.traffic.see, w.ended)
+	switch {
+	case errors.Is(err, nft.ErrTooManyFlows):
+		w.omitted.Add(1)
+	case err != nil:
+		w.log.Warn("connections that last cannot be looked at; their bytes are counted when they are over", zap.Error(err))
+	default:
+		w.traffic.sweep()
+	}
+	w.next = time.Now().Add(max(lookEvery, lookPause*time.Since(began)))
+}
+
+// Traffic is what an endpoint of a Service has had.
 type Traffic struct {
 	Protocol uint8
-	// Frontend is where clients came to, Endpoint where they were sent on.
-	Frontend, Endpoint netip.AddrPort
+	// Port is the Key of the Port, or Frontend the address that clients came to.
+	Port     string
+	Frontend netip.AddrPort
+	// Endpoint is where they were sent on.
+	Endpoint netip.AddrPort
 	// Connections are all of those, Refused and Unanswered those that the endpoint refused or that
 	// ended without an answer.
 	Connections, Refused, Unanswered uint64
@@ -160,11 +191,22 @@ func (t *Traffic) Add(o *Traffic) {
 
 // endpointTraffic adds up. It keeps so many endpoints, by the addresses that clients came to.
 type endpointTraffic struct {
-	max int
+	max  int
+	seed maphash.Seed
 
 	mu        sync.Mutex
 	all       map[trafficKey]*Traffic
 	uncounted uint64
+	// live is what has been counted already of flows that are not over, by a hash of who they are, and look how
+	// often they have been looked at.
+	live map[uint64]counted
+	look uint32
+}
+
+// counted are bytes of a flow.
+type counted struct {
+	sent, received uint64
+	look           uint32 // when it was there last
 }
 
 type trafficKey struct {
@@ -173,28 +215,96 @@ type trafficKey struct {
 }
 
 func newEndpointTraffic(most int) *endpointTraffic {
-	return &endpointTraffic{max: most, all: map[trafficKey]*Traffic{}}
+	return &endpointTraffic{max: most, seed: maphash.MakeSeed(), all: map[trafficKey]*Traffic{}, live: map[uint64]counted{}}
 }
 
+// of is where to add what a flow has had; nil: there are too many endpoints.
+func (e *endpointTraffic) of(f *nft.Flow) *Traffic {
+	k := trafficKey{f.Protocol, f.Frontend, f.Endpoint}
+	t := e.all[k]
+	if t == nil && len(e.all) < e.max {
+		t = &Traffic{Protocol: f.Protocol, Frontend: f.Frontend, Endpoint: f.Endpoint}
+		e.all[k] = t
+	}
+	return t
+}
+
+// identity is a flow's: its ID alone is some other one's as well among a few ten thousand.
+func (e *endpointTraffic) identity(f *nft.Flow) uint64 {
+	return maphash.Comparable(e.seed, struct {
+		id                         uint32
+		protocol                   uint8
+		client, frontend, endpoint netip.AddrPort
+	}{f.ID, f.Protocol, f.Client, f.Frontend, f.Endpoint})
+}
+
+// since adds what a flow has had since it was counted last.
+func (t *Traffic) since(c counted, f *nft.Flow) {
+	t.Sent += grown(c.sent, f.Sent.Bytes)
+	t.Received += grown(c.received, f.Received.Bytes)
+}
+
+// grown is by how much: somebody may set the kernel's counters back (conntrack --zero).
+func grown(from, to uint64) uint64 {
+	if to < from {
+		return to
+	}
+	return to - from
+}
+
+// see counts a flow that is not over.
+func (e *endpointTraffic) see(f *nft.Flow) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	id := e.identity(f)
+	c, known := e.live[id]
+	if f.Ending && !known {
+		return // its end counts all, or has done so
+	}
+	t := e.of(f)
+	if t == nil {
+		return // it counts as not counted once, when it is over
+	}
+	if !known {
+		t.Connections++
+	}
+	t.since(c, f)
+	e.live[id] = counted{f.Sent.Bytes, f.Received.Bytes, e.look}
+}
+
+// sweep ends a look at all flows that are not over: those that were not seen are, and nobody will tell of them any more.
+func (e *endpointTraffic) sweep() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for id, c := range e.live {
+		if c.look != e.look {
+			delete(e.live, id)
+		}
+	}
+	e.look++
+}
+
+// add counts a flow that is over.
 func (e *endpointTraffic) add(f *nft.Flow) {
 	if e.max == 0 {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	k := trafficKey{f.Protocol, f.Frontend, f.Endpoint}
-	t := e.all[k]
-	if t == nil {
-		if len(e.all) >= e.max {
-			e.uncounted++
-			return
-		}
-		t = &Traffic{Protocol: f.Protocol, Frontend: f.Frontend, Endpoint: f.Endpoint}
-		e.all[k] = t
+	id := e.identity(f)
+	c, known := e.live[id]
+	delete(e.live, id)
+	t := e.of(f)
+	switch {
+	case t == nil && !known:
+		e.uncounted++
+		return
+	case t == nil:
+		return
+	case !known:
+		t.Connections++
 	}
-	t.Connections++
-	t.Sent += f.Sent.Bytes
-	t.Received += f.Received.Bytes
+	t.since(c, f)
 	switch {
 	case f.Refused():
 		t.Refused++
@@ -204,8 +314,10 @@ func (e *endpointTraffic) add(f *nft.Flow) {
 }
 
 // Traffic gives what has been counted, and how many connections were not, because there were too many
-// endpoints. It forgets the endpoints that keep does not want kept.
+// endpoints. It forgets the endpoints that keep does not want kept. It looks at the connections that are not over, if that
+// was not just now.
 func (w *FlowWatcher) Traffic(keep func(*Traffic) bool) (all []Traffic, uncounted uint64) {
+	w.lookAtLive()
 	e := w.traffic
 	e.mu.Lock()
 	defer e.mu.Unlock()

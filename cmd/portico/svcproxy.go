@@ -68,7 +68,7 @@ func newSvcproxyCleanupCommand() *cobra.Command {
 				return err
 			}
 			defer moves.Close()
-			return errors.Join(plane.Cleanup(), moves.Remove(), svcproxy.ReleasePorts(svcproxy.PortRange(ports)))
+			return errors.Join(plane.Cleanup(), moves.Remove(), nft.UncountFlows(), svcproxy.ReleasePorts(svcproxy.PortRange(ports)))
 		},
 	}
 	cmd.Flags().Var(&ports, "nodeport-range", "the NodePorts that were reserved")
@@ -266,8 +266,9 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 		Observe:  observer,
 		Log:      log.Named("svcproxy"),
 	})
-	if plane.kernel != nil {
-		metrics.registry.MustRegister(newConnectionCounter(plane.kernel, controller.State), newReasonCollector(plane.kernel, controller.State))
+	metrics.registry.MustRegister(newConnectionCounter(plane.counts.Counters, controller.State), newReasonCollector(plane.counts, controller.State))
+	if plane.handover != nil {
+		metrics.registry.MustRegister(newHandoverCollector(plane.handover))
 	}
 	plane.watch.register(metrics.registry, observer, controller.State)
 	balance, err := newBalance(src.balancer, plane, controller, observer)
@@ -281,7 +282,7 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 	g.Go(func() error { return controller.Run(ctx) })
 	g.Go(func() error { return balance(ctx) })
 	g.Go(func() error { tidy(ctx); return nil })
-	g.Go(func() error { plane.watch.run(ctx); return nil })
+	g.Go(func() error { plane.run(ctx, log); return nil })
 	if ln != nil {
 		g.Go(func() error {
 			if err := api.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

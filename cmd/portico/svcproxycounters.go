@@ -13,15 +13,15 @@ import (
 )
 
 // connectionCounter tells Prometheus how many connections came to each port of each Service, and
-// what was done with them. It reads the kernel when it is asked.
+// what was done with them. It reads the data plane when it is asked.
 type connectionCounter struct {
 	counters func() ([]nft.Count, error)
 	state    func() *svcproxy.State
 	desc     *prometheus.Desc
 }
 
-func newConnectionCounter(plane *nft.Plane, state func() *svcproxy.State) *connectionCounter {
-	return &connectionCounter{plane.Counters, state, prometheus.NewDesc("portico_svcproxy_connections_total",
+func newConnectionCounter(counters func() ([]nft.Count, error), state func() *svcproxy.State) *connectionCounter {
+	return &connectionCounter{counters, state, prometheus.NewDesc("portico_svcproxy_connections_total",
 		"New connections to a Service on this node, by where they came to and what was done with them.",
 		[]string{"namespace", "service", "port", "protocol", "frontend", "action"}, nil)}
 }
@@ -95,20 +95,29 @@ func (k frontendKey) compare(o frontendKey) int {
 	return cmp.Or(cmp.Compare(k.protocol, o.protocol), family(k)-family(o), k.addr.Compare(o.addr), cmp.Compare(k.port, o.port))
 }
 
-// owners say whose each address and port is.
-type owners map[frontendKey]owner
+// owners say whose each address and port is or, in userspace, each Port by its Key.
+type owners struct {
+	frontends map[frontendKey]owner
+	ports     map[string]owner
+}
 
 type owner struct {
 	service *svcproxy.Service
 	port    *svcproxy.Port
 }
 
-func frontendOwners(s *svcproxy.State) owners {
-	owners := owners{}
+func ownersIn(s *svcproxy.State, userspace bool) owners {
+	all := owners{map[frontendKey]owner{}, map[string]owner{}}
 	for v := range s.Services() {
-		eachFrontend(v, func(k frontendKey, p *svcproxy.Port, _ connectionLabels) { owners[k] = owner{v, p} })
+		if userspace {
+			for _, p := range v.Ports {
+				all.ports[p.Key] = owner{v, p}
+			}
+			continue
+		}
+		eachFrontend(v, func(k frontendKey, p *svcproxy.Port, _ connectionLabels) { all.frontends[k] = owner{v, p} })
 	}
-	return owners
+	return all
 }
 
 var protocolNumbers = map[corev1.Protocol]uint8{corev1.ProtocolTCP: 6, corev1.ProtocolUDP: 17, corev1.ProtocolSCTP: 132}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -19,8 +21,19 @@ type dataPlane struct {
 	kernel *nft.Plane
 	relay  *relay.Plane
 	watch  *watch
+	counts countingPlane
 	// handover goes with kernel.
 	handover *handover.Table
+}
+
+// run watches until ctx ends.
+func (d *dataPlane) run(ctx context.Context, log *zap.Logger) {
+	var all sync.WaitGroup
+	all.Go(func() { d.watch.run(ctx) })
+	if d.handover != nil {
+		all.Go(func() { d.handover.Keep(ctx, log.Named("handover")) })
+	}
+	all.Wait()
 }
 
 func (d *dataPlane) close() {
@@ -44,7 +57,7 @@ func (f *svcproxyFlags) plane(log *zap.Logger) (*dataPlane, error) {
 		}
 		log.Warn("Services are served in userspace, because nftables cannot be used", zap.NamedError("why", err))
 	}
-	cfg, watch := relay.Config{Log: log.Named("relay")}, &watch{}
+	cfg, watch := relay.Config{MaxEndpoints: f.endpointMetrics, Log: log.Named("relay")}, &watch{}
 	if f.outlierDetection {
 		watch.outliers = &svcproxy.OutlierDetection{}
 		watch.outliers.Failures, cfg.ConnectFailed = svcproxy.RelayFailures()
@@ -53,7 +66,11 @@ func (f *svcproxyFlags) plane(log *zap.Logger) (*dataPlane, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &dataPlane{Plane: svcproxy.NewRelay(userspace), relay: userspace, watch: watch}, nil
+	plane := svcproxy.NewRelay(userspace)
+	if f.endpointMetrics > 0 {
+		watch.traffic = plane.Traffic
+	}
+	return &dataPlane{Plane: plane, relay: userspace, watch: watch, counts: plane}, nil
 }
 
 func newKernelPlane(log *zap.Logger) (*dataPlane, error) {
@@ -70,7 +87,7 @@ func newKernelPlane(log *zap.Logger) (*dataPlane, error) {
 		p.Close()
 		return nil, err
 	}
-	return &dataPlane{Plane: svcproxy.Kernel{Plane: p}, kernel: p, handover: moves}, nil
+	return &dataPlane{Plane: svcproxy.Kernel{Plane: p}, kernel: p, handover: moves, counts: p}, nil
 }
 
 // rules are those of all Services. The owner of a folder may use what listens on loopback.

@@ -7,14 +7,21 @@ import (
 	"github.com/portico-ingress/portico/svcproxy/nft"
 )
 
-// reasonCollector tells Prometheus why packets went nowhere. It reads the kernel when it is asked.
+// reasonCollector tells Prometheus why packets went nowhere. It reads the data plane when it is asked.
 type reasonCollector struct {
-	plane               *nft.Plane
+	plane               countingPlane
 	state               func() *svcproxy.State
 	undelivered, denied *prometheus.Desc
 }
 
-func newReasonCollector(plane *nft.Plane, state func() *svcproxy.State) *reasonCollector {
+// countingPlane is what both data planes know of packets.
+type countingPlane interface {
+	Counters() ([]nft.Count, error)
+	Reasons() (map[nft.Reason]uint64, error)
+	Denied() (map[string]uint64, error)
+}
+
+func newReasonCollector(plane countingPlane, state func() *svcproxy.State) *reasonCollector {
 	return &reasonCollector{
 		plane: plane, state: state,
 		undelivered: prometheus.NewDesc("portico_svcproxy_undelivered_packets_total",

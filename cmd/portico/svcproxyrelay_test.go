@@ -111,9 +111,23 @@ endpoints: [{addresses: [127.0.0.1]}]
 			t.Errorf("explain packet to %s: %d %s%s", to, code, said.String(), stderr.String())
 		}
 	}
-	if body, _ = fetchPatiently(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", admin)); !strings.Contains(body,
-		fmt.Sprintf(`portico_svcproxy_relay_connections_total{frontend="*:%d",port="default/web:/TCP/IPv4"} 1`, nodePort)) {
-		t.Errorf("metrics: %s", body)
+	endpoint := fmt.Sprintf(`{endpoint="127.0.0.1:%d",namespace="default",port="",protocol="TCP",`, backend)
+	body, _ = fetchPatiently(ctx, fmt.Sprintf("http://127.0.0.1:%d/metrics", admin))
+	for _, want := range []string{
+		fmt.Sprintf(`portico_svcproxy_relay_connections_total{frontend="*:%d",port="default/web:/TCP/IPv4"} 1`, nodePort),
+		`portico_svcproxy_connections_total{action="forwarded",frontend="NodePort",namespace="default",port="",protocol="TCP",service="web"} 1`,
+		`portico_svcproxy_undelivered_packets_total{reason="source-ranges",verdict="drop"} 0`,
+		"portico_svcproxy_endpoint_connections_total" + endpoint + `service="web"} 1`,
+		"portico_svcproxy_endpoint_failures_total" + endpoint + `reason="refused",service="web"} 0`,
+		"portico_svcproxy_endpoint_received_bytes_total" + endpoint + `service="web"} `,
+		"portico_svcproxy_endpoint_uncounted_total 0",
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("metrics are without %s: %s", want, body)
+		}
+	}
+	if strings.Contains(body, "portico_svcproxy_endpoint_received_bytes_total"+endpoint+`service="web"} 0`) {
+		t.Errorf("no bytes: %s", body)
 	}
 	cancel()
 	_ = cmd.Wait()

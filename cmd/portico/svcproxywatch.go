@@ -38,9 +38,14 @@ func (f *svcproxyFlags) validateWatch() error {
 // watch is what follows connections: nothing of it if nobody wants to know.
 type watch struct {
 	outliers *svcproxy.OutlierDetection
-	flows    *svcproxy.FlowWatcher
-	monitor  *nft.FlowMonitor
+	// flows are those of the kernel's data plane; traffic what endpoints have had in either; nil: nobody wants to know.
+	flows   *svcproxy.FlowWatcher
+	traffic endpointTraffic
+	monitor *nft.FlowMonitor
 }
+
+// endpointTraffic is as svcproxy.FlowWatcher.Traffic.
+type endpointTraffic func(keep func(*svcproxy.Traffic) bool) (all []svcproxy.Traffic, uncounted uint64)
 
 // watch begins to hear of connections in the kernel. What cannot be had is a warning: Services work without.
 func (f *svcproxyFlags) watch(log *zap.Logger) *watch {
@@ -57,6 +62,7 @@ func (f *svcproxyFlags) watch(log *zap.Logger) *watch {
 		log.Warn("bytes of endpoints are not counted, and nobody notices that one refuses", zap.Error(err))
 	}
 	w.flows = svcproxy.NewFlowWatcher(w.monitor, f.outlierDetection, f.endpointMetrics, log.Named("watch"))
+	w.traffic = w.flows.Traffic
 	if f.outlierDetection {
 		w.outliers = &svcproxy.OutlierDetection{Failures: w.flows.Failures()}
 	}
@@ -71,8 +77,8 @@ func (w *watch) run(ctx context.Context) {
 
 // register has Prometheus told.
 func (w *watch) register(registry *prometheus.Registry, observer *svcproxy.Observer, state func() *svcproxy.State) {
-	if w.flows != nil {
-		registry.MustRegister(newEndpointCollector(w.flows, state))
+	if w.traffic != nil {
+		registry.MustRegister(newEndpointCollector(w.traffic, w.flows, state))
 	}
 	observer.Outlier = newOutlierMetrics(registry, state).note
 }
@@ -85,14 +91,16 @@ func (w *watch) close() {
 
 // endpointCollector tells Prometheus what each endpoint of each Service has had.
 type endpointCollector struct {
-	flows *svcproxy.FlowWatcher
-	state func() *svcproxy.State
+	traffic endpointTraffic
+	flows   *svcproxy.FlowWatcher
+	state   func() *svcproxy.State
 
 	connections, failures, received, sent *prometheus.Desc
-	uncounted, lost, overlooked           *prometheus.Desc
+	uncounted, lost, overlooked, omitted  *prometheus.Desc
 }
 
-func newEndpointCollector(flows *svcproxy.FlowWatcher, state func() *svcproxy.State) *endpointCollector {
+// newEndpointCollector tells of traffic, and of flows what their bounds left out; nil: it is another data plane's.
+func newEndpointCollector(traffic endpointTraffic, flows *svcproxy.FlowWatcher, state func() *svcproxy.State) *endpointCollector {
 	endpoint := func(name, help string, more ...string) *prometheus.Desc {
 		labels := append([]string{"namespace", "service", "port", "protocol", "endpoint"}, more...)
 		return prometheus.NewDesc("portico_svcproxy_endpoint_"+name, help, labels, nil)
@@ -101,21 +109,27 @@ func newEndpointCollector(flows *svcproxy.FlowWatcher, state func() *svcproxy.St
 		return prometheus.NewDesc("portico_svcproxy_"+name, help, nil, nil)
 	}
 	return &endpointCollector{
-		flows: flows, state: state,
-		connections: endpoint("connections_total", "Connections to an endpoint that are over."),
+		traffic: traffic, flows: flows, state: state,
+		connections: endpoint("connections_total", "Connections to an endpoint: those that are over, and those that were seen while they last."),
 		failures:    endpoint("failures_total", "Connections that an endpoint refused, or that ended without an answer.", "reason"),
-		received:    endpoint("received_bytes_total", "Bytes from clients, with the headers of IP, of connections that are over."),
-		sent:        endpoint("sent_bytes_total", "Bytes to clients, with the headers of IP, of connections that are over."),
+		received:    endpoint("received_bytes_total", "Bytes from clients to an endpoint. In the kernel's data plane they are with the headers of IP, in userspace they are payload."),
+		sent:        endpoint("sent_bytes_total", "Bytes from an endpoint to clients. In the kernel's data plane they are with the headers of IP, in userspace they are payload."),
 		uncounted:   watch("endpoint_uncounted_total", "Connections that no metric of an endpoint has, because there are more endpoints than --endpoint-metrics."),
 		lost:        watch("flow_events_lost_total", "How often the kernel had more ended connections to tell of than it could keep."),
 		overlooked:  watch("flow_failures_overlooked_total", "Failed connections that were too many to be looked at."),
+		omitted:     watch("flow_looks_omitted_total", "How often the bytes of connections that last were not looked at, because the kernel tracks too many connections."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *endpointCollector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.connections, c.failures, c.received, c.sent, c.uncounted, c.lost, c.overlooked} {
+	for _, d := range []*prometheus.Desc{c.connections, c.failures, c.received, c.sent, c.uncounted} {
 		to <- d
+	}
+	if c.flows != nil {
+		to <- c.lost
+		to <- c.overlooked
+		to <- c.omitted
 	}
 }
 
@@ -125,9 +139,9 @@ type endpointLabels struct{ namespace, service, port, protocol, endpoint string 
 // Collect implements prometheus.Collector.
 func (c *endpointCollector) Collect(to chan<- prometheus.Metric) {
 	// Without any traffic there is nobody to look for.
-	owners := sync.OnceValue(func() owners { return frontendOwners(c.state()) })
+	owners := sync.OnceValue(func() owners { return ownersIn(c.state(), c.flows == nil) })
 	sums := map[endpointLabels]*svcproxy.Traffic{}
-	all, uncounted := c.flows.Traffic(func(t *svcproxy.Traffic) bool { return owners().of(t) != nil })
+	all, uncounted := c.traffic(func(t *svcproxy.Traffic) bool { return owners().of(t) != nil })
 	for i := range all {
 		t := &all[i]
 		o := owners().of(t)
@@ -150,19 +164,25 @@ func (c *endpointCollector) Collect(to chan<- prometheus.Metric) {
 		counter(c.failures, t.Refused, append(labels, "refused")...)
 		counter(c.failures, t.Unanswered, append(labels, "unanswered")...)
 	}
-	overlooked, lost := c.flows.Overlooked()
 	counter(c.uncounted, uncounted)
-	counter(c.lost, lost)
-	counter(c.overlooked, overlooked)
+	if c.flows != nil {
+		overlooked, lost, omitted := c.flows.Overlooked()
+		counter(c.lost, lost)
+		counter(c.overlooked, overlooked)
+		counter(c.omitted, omitted)
+	}
 }
 
 // of gives who serves where a connection came to; nil: nobody any more, or not with that endpoint.
 func (o owners) of(t *svcproxy.Traffic) *owner {
 	k := frontendKey{t.Protocol, t.Frontend.Addr().Is6(), t.Frontend.Addr(), t.Frontend.Port()}
-	l, ok := o[k]
+	l, ok := o.ports[t.Port]
+	if !ok {
+		l, ok = o.frontends[k]
+	}
 	if !ok {
 		k.addr = netip.Addr{} // a NodePort
-		if l, ok = o[k]; !ok {
+		if l, ok = o.frontends[k]; !ok {
 			return nil
 		}
 	}

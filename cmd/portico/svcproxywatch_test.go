@@ -115,7 +115,7 @@ func TestSvcproxySkipsWhoRefuses(t *testing.T) {
 			"portico_svcproxy_endpoint_failures_total"+labels+`reason="refused",service="web"}`,
 			"portico_svcproxy_endpoint_received_bytes_total"+labels+`service="web"}`,
 			`portico_svcproxy_source_range_drops_total{namespace="default",port="http",protocol="TCP",service="web"} `,
-			`portico_svcproxy_undelivered_packets_total{reason="source-ranges",verdict="drop"} `) {
+			`portico_svcproxy_undelivered_packets_total{reason="source-ranges",verdict="drop"} `, "portico_svcproxy_handover_passed_segments_total 0\n") {
 			return got
 		}
 		var out []byte

@@ -321,10 +321,10 @@ func svcproxyPod(t *testing.T, node string) string {
 	return list.Items[0].Name
 }
 
-// metric reads one metric without labels of the svcproxy of a node.
-func metric(t *testing.T, node, name string) string {
+// admin reads from the admin address of the svcproxy of a node.
+func admin(t *testing.T, node, path string) string {
 	t.Helper()
-	res, err := httpFrom(node, 5*time.Second, false).Get("http://127.0.0.1:10256/metrics")
+	res, err := httpFrom(node, 5*time.Second, false).Get("http://127.0.0.1:10256" + path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +333,13 @@ func metric(t *testing.T, node, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(body)) {
+	return string(body)
+}
+
+// metric reads one metric of the svcproxy of a node, by its name with its labels.
+func metric(t *testing.T, node, name string) string {
+	t.Helper()
+	for line := range strings.Lines(admin(t, node, "/metrics")) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			return strings.TrimSpace(value)
 		}

@@ -98,7 +98,9 @@ func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]str
 		svc = withStatus(svc, had)
 	}
 	d, ok := a.keep(svc, r, namespaceLabels)
-	if !ok {
+	if ok {
+		d = a.complete(svc, r, d)
+	} else {
 		d = a.assign(svc, r, namespaceLabels)
 	}
 	if len(d.Addresses) == 0 && len(had.Addresses) > 0 && a.mayStay(had, r) {
@@ -213,6 +215,22 @@ func (a *Allocator) keep(svc *corev1.Service, r request, namespaceLabels map[str
 	}
 	d.Pool = p.Name
 	return d, true
+}
+
+// complete adds the address of the family that a Service has none of, if its pool has one: a Service that becomes
+// dual-stack by PreferDualStack has asked for it. One that names its addresses has those.
+func (a *Allocator) complete(svc *corev1.Service, r request, d Decision) Decision {
+	p := a.poolOf(d.Addresses[0])
+	if !r.v4 || !r.v6 || len(r.ips) > 0 || len(d.Addresses) > 1 || p == nil {
+		return d
+	}
+	if addr, ok := a.one(p, r, d.Addresses[0].Is4()); ok {
+		d.Addresses = append(d.Addresses, addr)
+		if addr.Is6() == order(svc, r)[0] {
+			slices.Reverse(d.Addresses)
+		}
+	}
+	return d
 }
 
 func (a *Allocator) poolOf(addr netip.Addr) *Pool {

@@ -138,7 +138,7 @@ func (c *Controller) settle(ctx context.Context, svc *corev1.Service, d Decision
 	case err != nil:
 		return err
 	}
-	if len(d.Addresses) > 0 && len(before.LoadBalancer.Ingress) == 0 {
+	if len(d.Addresses) > len(before.LoadBalancer.Ingress) {
 		about := corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID}
 		if err := c.write.event(ctx, about, corev1.EventTypeNormal, "AddressAssigned", "Address "+join(d.Addresses)+" of pool "+d.Pool+"."); err != nil {
 			c.log.Warn("Event not written", zap.Error(err))

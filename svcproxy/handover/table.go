@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -30,11 +31,14 @@ const TableName = "portico-handover"
 type Table struct {
 	mu sync.Mutex
 	// conn is nil after an error: what it had on the way, and answers that were not read, went with it.
-	conn  *nftables.Conn
-	links *netlink.Handle
-	ring  int
-	// have is what the kernel has; nil means that nobody knows.
-	have map[netip.Addr]netip.Addr
+	conn   *nftables.Conn
+	portID uint32 // conn's, in what the kernel tells of its changes
+	links  *netlink.Handle
+	events *mdnetlink.Conn
+	ring   int
+	// want is what was set last, have what the kernel has; nil means that nobody knows.
+	want, have map[netip.Addr]netip.Addr
+	repairs    uint64
 	// moved are the maps of the families that have a table.
 	moved [2]*nftables.Set
 }
@@ -62,35 +66,48 @@ func New(cfg Config) (*Table, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	conn, err := open()
-	if err != nil {
+	t := &Table{ring: cmp.Or(cfg.Ring, MaxRing)}
+	if err := t.connect(); err != nil {
 		return nil, err
 	}
-	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("handover: %w", err), conn.CloseLasting())
+	var err error
+	if t.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		t.hangUp()
+		return nil, fmt.Errorf("handover: %w", err)
 	}
-	return &Table{conn: conn, links: links, ring: cmp.Or(cfg.Ring, MaxRing)}, nil
+	if t.events, err = listening(); err != nil {
+		t.links.Close()
+		t.hangUp()
+		return nil, err
+	}
+	return t, nil
 }
 
 // writeBuffer is enough for all that a node has in one transaction, in bytes: it must go with one sendmsg.
 const writeBuffer = 4 << 20
 
-func open() (*nftables.Conn, error) {
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *mdnetlink.Conn) error {
+// connect opens the kernel, unless it is open.
+func (t *Table) connect() (err error) {
+	if t.conn != nil {
+		return nil
+	}
+	t.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *mdnetlink.Conn) error {
+		t.portID = c.PID()
 		return c.SetWriteBuffer(writeBuffer)
 	}))
 	if err != nil {
-		return nil, fmt.Errorf("handover: %w", err)
+		t.conn = nil
+		return fmt.Errorf("handover: %w", err)
 	}
-	return conn, nil
+	return nil
 }
 
-// Close leaves in the kernel what is there.
+// Close leaves in the kernel what is there. Keep must have returned.
 func (t *Table) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.links.Close()
+	_ = t.events.Close()
 	t.hangUp()
 }
 
@@ -132,15 +149,13 @@ func (t *Table) Set(next map[netip.Addr]netip.Addr) error {
 		t.hangUp()
 		return err
 	}
-	t.have = want
+	t.want, t.have = want, want
 	return nil
 }
 
-func (t *Table) write(want map[netip.Addr]netip.Addr) (err error) {
-	if t.conn == nil {
-		if t.conn, err = open(); err != nil {
-			return err
-		}
+func (t *Table) write(want map[netip.Addr]netip.Addr) error {
+	if err := t.connect(); err != nil {
+		return err
 	}
 	if err := t.queue(want); err != nil {
 		return fmt.Errorf("handover: %w", err)
@@ -246,8 +261,13 @@ func (f *family) make(c *nftables.Conn, ring int, elements []nftables.SetElement
 	if err := errors.Join(c.AddSet(moved, nil), inChunks(c.SetAddElements, moved, elements)); err != nil {
 		return nil, err
 	}
+	seen := f.seen(table)
+	if err := c.AddSet(seen, nil); err != nil {
+		return nil, err
+	}
+	addCounters(c, table)
 	strangers := c.AddChain(&nftables.Chain{Table: table, Name: "strangers"})
-	for _, rule := range f.strangers(moved, ring) {
+	for _, rule := range f.strangers(moved, seen, ring) {
 		c.AddRule(&nftables.Rule{Table: table, Chain: strangers, Exprs: rule})
 	}
 	priority := nftables.ChainPriority(beforeServices)
@@ -304,9 +324,9 @@ func (f *family) node(moved *nftables.Set) []expr.Any {
 const spentTTL = 8
 
 // strangers are the rules for segments of connections that are not known here.
-func (f *family) strangers(moved *nftables.Set, ring int) [][]expr.Any {
+func (f *family) strangers(moved, seen *nftables.Set, ring int) [][]expr.Any {
 	passedTTL := byte(spentTTL + ring)
-	reset := []expr.Any{&expr.Counter{}, &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
+	reset := []expr.Any{count(countReset), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
 	ttl := &expr.Payload{DestRegister: word, Base: expr.PayloadBaseNetworkHeader, Offset: f.ttl, Len: 1}
 	known := f.node(moved)
 	return [][]expr.Any{
@@ -317,9 +337,46 @@ func (f *family) strangers(moved *nftables.Set, ring int) [][]expr.Any {
 			ttl, &expr.Cmp{Op: expr.CmpOpGt, Register: word, Data: []byte{passedTTL}},
 			&expr.Immediate{Register: word, Data: []byte{passedTTL}}, f.writeTTL(),
 		}),
+		// If all of it has no room, the rule ends there, and the next ones do their work all the same.
+		slices.Concat(known, f.connection(), []expr.Any{
+			&expr.Lookup{SetName: seen.Name, SetID: seen.ID, SourceRegister: tuple, Invert: true},
+			&expr.Dynset{SetName: seen.Name, SetID: seen.ID, SrcRegKey: tuple, Operation: unix.NFT_DYNSET_OP_ADD},
+			count(countConnections),
+		}),
+		slices.Concat(known, f.connection(), []expr.Any{
+			&expr.Dynset{SetName: seen.Name, SetID: seen.ID, SrcRegKey: tuple, Operation: unix.NFT_DYNSET_OP_UPDATE},
+		}),
 		// As it is, to the other node. What is sent is a copy, of which connection tracking takes no note.
-		slices.Concat(known, []expr.Any{&expr.Counter{}, &expr.Dup{RegAddr: address}, &expr.Verdict{Kind: expr.VerdictDrop}}),
+		slices.Concat(known, []expr.Any{count(countPassed), &expr.Dup{RegAddr: address}, &expr.Verdict{Kind: expr.VerdictDrop}}),
 	}
+}
+
+const (
+	// tuple is where the addresses and ports of a connection are, one after the other, in registers of 4 bytes each.
+	tuple = unix.NFT_REG32_00
+	// maxSeen connections are remembered as counted, for seenFor after the last segment.
+	maxSeen = 1 << 14
+	seenFor = time.Hour
+)
+
+// seen are the connections that were counted.
+func (f *family) seen(table *nftables.Table) *nftables.Set {
+	return &nftables.Set{
+		Table: table, Name: "seen", Dynamic: true, HasTimeout: true, Timeout: seenFor, Size: maxSeen,
+		KeyType: nftables.MustConcatSetType(f.address, f.address, nftables.TypeInetService, nftables.TypeInetService),
+	}
+}
+
+// connection loads which one a segment is of: source, destination, and both ports.
+func (f *family) connection() []expr.Any {
+	network := func(n, offset uint32) expr.Any {
+		return &expr.Payload{DestRegister: tuple + n, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.length}
+	}
+	port := func(n, offset uint32) expr.Any {
+		return &expr.Payload{DestRegister: tuple + n, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2}
+	}
+	words := f.length / 4
+	return []expr.Any{network(0, f.destination-f.length), network(words, f.destination), port(2*words, 0), port(2*words+1, 2)}
 }
 
 func (f *family) writeTTL() expr.Any {

@@ -19,9 +19,13 @@ type Flow struct {
 	Answered bool
 	// Closed: it is TCP, and a reset has ended it.
 	Closed bool
+	// Ending: the kernel is about to tell of its end, or has done so.
+	Ending bool
 	// Sent is from the client to the endpoint, Received what came back. They are zero unless the
 	// kernel counts.
 	Sent, Received Traffic
+
+	status uint32
 }
 
 // Traffic is one direction of a Flow, with the headers of IP.
@@ -67,7 +71,11 @@ const (
 	ctMessageGet    = 1
 	ctMessageDelete = 2
 
+	ctMessageGetStats     = 5
+	ctaStatsGlobalEntries = 1
+
 	ctStatusAnswered = 1 << 1 // IPS_SEEN_REPLY
+	ctStatusDying    = 1 << 9 // IPS_DYING
 	ctStateSYNSent   = 1      // TCP_CONNTRACK_SYN_SENT
 	ctStateClose     = 8      // TCP_CONNTRACK_CLOSE
 )
@@ -114,6 +122,7 @@ func parseFlow(b []byte) (Flow, bool) {
 		ID: t.id, Protocol: t.orig.protocol,
 		Client: t.orig.from(), Frontend: t.orig.to(), Endpoint: t.reply.from(),
 		Answered: t.status&ctStatusAnswered != 0, Closed: t.state == ctStateClose,
+		Ending: t.status&ctStatusDying != 0, status: t.status,
 		Sent: t.sent, Received: t.received,
 	}, true
 }

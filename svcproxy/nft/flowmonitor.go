@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,27 +17,16 @@ import (
 // limit, not an allocation.
 const flowBuffer = 8 << 20
 
-// accountingFile switches the counters of connection tracking on, for the flows that begin then. It
-// is of the network namespace of whoever opens it.
-const accountingFile = "/proc/sys/net/netfilter/nf_conntrack_acct"
-
-// CountFlows has the kernel count packets and bytes of each flow, which Flow.Refused goes by, too.
-func CountFlows() error {
-	if now, err := os.ReadFile(accountingFile); err == nil && strings.TrimSpace(string(now)) == "1" {
-		return nil // a Pod may read it, and not write it
-	}
-	if err := os.WriteFile(accountingFile, []byte("1\n"), 0o600); err != nil {
-		return fmt.Errorf("nft: connections are not counted: set sysctl net.netfilter.nf_conntrack_acct=1: %w", err)
-	}
-	return nil
-}
-
 // FlowMonitor hears from connection tracking of the network namespace that it was made in which flows
 // have ended, and asks which have no answer yet. Packets cost nothing more: the kernel tells of a flow
 // once, when it is over.
 type FlowMonitor struct {
-	events int // a socket
-	lost   atomic.Uint64
+	lost atomic.Uint64
+
+	// fetching is held while events are read, so that Live knows which came before it.
+	fetching sync.Mutex
+	events   int // a socket; -1 once it is closed
+	buf      []byte
 
 	mu   sync.Mutex
 	conn *conn // for questions
@@ -100,7 +88,10 @@ func translatedOnly(fd int) error {
 
 // Close ends it. Listen must have returned.
 func (m *FlowMonitor) Close() {
+	m.fetching.Lock()
+	defer m.fetching.Unlock()
 	_ = unix.Close(m.events)
+	m.events = -1
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.conn.close()
@@ -118,21 +109,25 @@ const listenEvery = 50 * time.Millisecond
 func (m *FlowMonitor) Listen(ctx context.Context, ended func(*Flow)) {
 	tick := time.NewTicker(listenEvery)
 	defer tick.Stop()
-	buf := make([]byte, flowReadBuffer)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			m.fetch(buf, ended)
+			m.fetching.Lock()
+			m.fetch(ended)
+			m.fetching.Unlock()
 		}
 	}
 }
 
 // fetch reads what the kernel has waiting.
-func (m *FlowMonitor) fetch(buf []byte, ended func(*Flow)) {
+func (m *FlowMonitor) fetch(ended func(*Flow)) {
+	if m.buf == nil {
+		m.buf = make([]byte, flowReadBuffer)
+	}
 	for {
-		n, _, err := unix.Recvfrom(m.events, buf, unix.MSG_DONTWAIT)
+		n, _, err := unix.Recvfrom(m.events, m.buf, unix.MSG_DONTWAIT)
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
 			m.lost.Add(1)
@@ -142,7 +137,7 @@ func (m *FlowMonitor) fetch(buf []byte, ended func(*Flow)) {
 		case err != nil: // EAGAIN: that was all
 			return
 		}
-		for msg := range messages(buf[:n]) {
+		for msg := range messages(m.buf[:n]) {
 			if f, ok := msg.endedFlow(); ok {
 				ended(&f)
 			}
@@ -166,25 +161,84 @@ func (m message) endedFlow() (Flow, bool) {
 func (m *FlowMonitor) Unanswered(each func(*Flow)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.dump(ctStatusDNAT|ctStatusAnswered, func(f *Flow) {
+		if f.Unanswered() {
+			each(f)
+		}
+	})
+}
+
+// ErrTooManyFlows: connection tracking has more than somebody wants to look at.
+var ErrTooManyFlows = errors.New("nft: too many flows in connection tracking")
+
+// Live calls live with the translated flows that are in the kernel, with what they have had so far, and ended with
+// those that are over, if Listen has not heard of them yet. When it returns nil, a flow that was not among the live ones is over, and ended
+// was called with it, unless it is in Lost. With more than most flows of all kinds it does not look. The kernel walks
+// all flows, and tells of those alone (since Linux 5.18; before, of all).
+func (m *FlowMonitor) Live(most uint32, live, ended func(*Flow)) error {
+	m.fetching.Lock()
+	defer m.fetching.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.events < 0 {
+		return os.ErrClosed
+	}
+	n, err := m.count()
+	switch {
+	case err != nil:
+		return err
+	case n > most:
+		return ErrTooManyFlows
+	}
+	// The kernel marks a flow as ending, tells of it, and takes it out of its table, in this order. So those that
+	// are not there any more have been told of when all has been walked.
+	m.fetch(ended)
+	err = m.dump(ctStatusDNAT, live)
+	m.fetch(ended)
+	return err
+}
+
+// count is how many flows of all kinds there are.
+func (m *FlowMonitor) count() (n uint32, err error) {
 	seq := m.conn.nextSeq()
-	return m.conn.dump(unansweredRequest(seq), seq, func(msg message) {
+	request := appendFlowRequest(ctMessageGetStats, unix.NLM_F_ACK, seq)
+	native.PutUint32(request, uint32(len(request)))
+	err = m.conn.ask(request, seq, func(msg message) {
 		if len(msg.body) < genHead {
 			return
 		}
-		if f, ok := parseFlow(msg.body[genHead:]); ok && f.Unanswered() {
+		for typ, v := range attrs(msg.body[genHead:]) {
+			if typ == ctaStatsGlobalEntries {
+				n = attrUint32(v)
+			}
+		}
+	})
+	return n, err
+}
+
+// dump calls each with the translated flows whose status has none of the other bits of mask.
+func (m *FlowMonitor) dump(mask uint32, each func(*Flow)) error {
+	seq := m.conn.nextSeq()
+	request := appendFlowRequest(ctMessageGet, unix.NLM_F_DUMP, seq)
+	request = appendAttrUint32(request, ctaStatus, ctStatusDNAT)
+	request = appendAttrUint32(request, ctaStatusMask, mask)
+	native.PutUint32(request, uint32(len(request)))
+	var f Flow // one for all, which each may not keep
+	return m.conn.dump(request, seq, func(msg message) {
+		if len(msg.body) < genHead {
+			return
+		}
+		var ok bool
+		if f, ok = parseFlow(msg.body[genHead:]); ok && f.status&mask == ctStatusDNAT {
 			each(&f)
 		}
 	})
 }
 
-func unansweredRequest(seq uint32) []byte {
+func appendFlowRequest(typ, flags uint16, seq uint32) []byte {
 	b := make([]byte, unix.NLMSG_HDRLEN, 64)
-	native.PutUint16(b[4:], unix.NFNL_SUBSYS_CTNETLINK<<8|ctMessageGet)
-	native.PutUint16(b[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	native.PutUint16(b[4:], unix.NFNL_SUBSYS_CTNETLINK<<8|typ)
+	native.PutUint16(b[6:], unix.NLM_F_REQUEST|flags)
 	native.PutUint32(b[8:], seq)
-	b = append(b, unix.AF_UNSPEC, 0, 0, 0)
-	b = appendAttrUint32(b, ctaStatus, ctStatusDNAT)
-	b = appendAttrUint32(b, ctaStatusMask, ctStatusDNAT|ctStatusAnswered)
-	native.PutUint32(b, uint32(len(b)))
-	return b
+	return append(b, unix.AF_UNSPEC, 0, 0, 0)
 }

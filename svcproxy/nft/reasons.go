@@ -12,11 +12,20 @@ const (
 	verdictReject = "reject"
 )
 
+// Reasons that are not of the kernel alone.
+var (
+	// SourceRanges: who came is in none of them. NoLocalEndpoint: it came from outside, and the traffic policy is
+	// Local. Policy: whoever came, it is Local.
+	SourceRanges    = Reason{verdictDrop, "source-ranges"}
+	NoLocalEndpoint = Reason{verdictDrop, "no-local-endpoint"}
+	Policy          = Reason{verdictDrop, "policy"}
+)
+
 // reasons are the rules that end a packet, by what they are for.
 var reasons = map[string]Reason{
-	"source ranges":                {verdictDrop, "source-ranges"},
-	"no local endpoint":            {verdictDrop, "no-local-endpoint"},
-	"dropped by policy":            {verdictDrop, "policy"},
+	"source ranges":                SourceRanges,
+	"no local endpoint":            NoLocalEndpoint,
+	"dropped by policy":            Policy,
 	"changed meanwhile":            {verdictDrop, "changed-meanwhile"},
 	"cluster IP of nobody":         {verdictDrop, "unused-cluster-ip"},
 	"invalid segments":             {verdictDrop, "invalid-segment"},

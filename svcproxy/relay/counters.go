@@ -8,15 +8,18 @@ type Count struct {
 	Service  string
 	Frontend Frontend
 	Protocol uint8
+	IPv6     bool
 	// Open are TCP connections or UDP sessions that there are now; Connections those that were
 	// forwarded.
 	Open, Connections uint64
 	// FromClients and ToClients are bytes of payload.
 	FromClients, ToClients uint64
 	// ConnectFailures are endpoints that did not take a connection, Unreachable clients for whom no
-	// endpoint did; Denied those turned away by source ranges or traffic policy in this process (the
-	// kernel's filter does not count those that it drops), and Limited those turned away by a limit.
+	// endpoint did; Denied those turned away by source ranges or traffic policy in this process, and
+	// Limited those turned away by a limit.
 	ConnectFailures, Unreachable, Denied, Limited uint64
+	// KeptOut are those that are Denied, and those that the kernel's filter dropped.
+	KeptOut KeptOut
 }
 
 // counters are those of one frontend.

@@ -36,6 +36,8 @@ type Config struct {
 	// Retry is how often ports that could not be had are tried again, and new addresses of this
 	// host are looked for; zero: 5 s.
 	Retry time.Duration
+	// MaxEndpoints is how many endpoints are counted, each for itself; zero: none.
+	MaxEndpoints int
 	// ConnectFailed is called when an endpoint of the Service of that name did not take a TCP
 	// connection; nil: nobody is. It must not block.
 	ConnectFailed func(service string, endpoint netip.AddrPort)
@@ -48,7 +50,7 @@ type Config struct {
 // Validate reports what makes no sense.
 func (c *Config) Validate() error {
 	for name, n := range map[string]int64{
-		"MaxConnections": int64(c.MaxConnections), "MaxSessions": int64(c.MaxSessions), "MaxPerService": int64(c.MaxPerService),
+		"MaxConnections": int64(c.MaxConnections), "MaxSessions": int64(c.MaxSessions), "MaxPerService": int64(c.MaxPerService), "MaxEndpoints": int64(c.MaxEndpoints),
 		"ConnectTimeout": int64(c.ConnectTimeout), "UDPTimeout": int64(c.UDPTimeout), "Drain": int64(c.Drain), "Retry": int64(c.Retry),
 	} {
 		if n < 0 {
@@ -89,12 +91,14 @@ type Plane struct {
 	life        context.Context
 	end         context.CancelFunc
 	loops, flow sync.WaitGroup
+	endpoints   endpointCounts
 
 	mu      sync.Mutex
 	closed  bool
 	node    Node
 	own     []netip.Addr
 	entries map[string]*entry
+	kept    KeptOut
 }
 
 // entry is what there is of one Service.
@@ -104,6 +108,9 @@ type entry struct {
 	// flows are its connections or sessions.
 	flows     atomic.Int64
 	frontends map[netip.AddrPort]*frontend
+	// kept are those of this Service, all those of the Plane.
+	kept KeptOut
+	all  *KeptOut
 }
 
 // frontend is what there is of one Frontend: its sockets by where they are bound, and why others
@@ -113,12 +120,16 @@ type frontend struct {
 	counters counters
 	sockets  map[netip.AddrPort]socket
 	failed   map[netip.AddrPort]error
+	kept     KeptOut
+	denied   uint64 // of counters.denied, those that are in kept
 }
 
 // socket is one that clients come to.
 type socket interface {
 	// use replaces what new connections go by.
 	use(r *route)
+	// dropped is how many packets the kernel has dropped before it since the last time.
+	dropped() uint32
 	close()
 }
 
@@ -131,6 +142,7 @@ func New(cfg Config) (*Plane, error) {
 	perService := func(all int) int64 { return int64(cmp.Or(p.cfg.MaxPerService, max(all/4, 1))) }
 	p.connections.max, p.connections.perService = int64(p.cfg.MaxConnections), perService(p.cfg.MaxConnections)
 	p.sessions.max, p.sessions.perService = int64(p.cfg.MaxSessions), perService(p.cfg.MaxSessions)
+	p.endpoints.max = p.cfg.MaxEndpoints
 	p.life, p.end = context.WithCancel(context.Background())
 	return p, nil
 }
@@ -203,7 +215,7 @@ func (p *Plane) note(c Changes) (changed []string) {
 	for _, s := range c.Put {
 		e := p.entries[s.Name]
 		if e == nil {
-			e = &entry{frontends: map[netip.AddrPort]*frontend{}}
+			e = &entry{frontends: map[netip.AddrPort]*frontend{}, all: &p.kept}
 			p.entries[s.Name] = e
 		}
 		e.service = s
@@ -223,6 +235,7 @@ func (e *entry) keep(all []Frontend) {
 		if kept == nil {
 			kept = &frontend{sockets: map[netip.AddrPort]socket{}}
 		}
+		e.tally(kept)
 		kept.Frontend = f
 		e.frontends[key] = kept
 		delete(old, key)
@@ -231,6 +244,7 @@ func (e *entry) keep(all []Frontend) {
 		}
 	}
 	for _, f := range old {
+		e.tally(f)
 		f.close()
 	}
 }
@@ -260,6 +274,7 @@ func (p *Plane) settleFrontend(e *entry, f *frontend) {
 	}
 	r := &route{service: e.service, frontend: f.Frontend, pods: p.node.Pods, own: p.own}
 	wanted := p.bound(e.service, f.Frontend)
+	e.tally(f)
 	for at, s := range f.sockets {
 		if !slices.Contains(wanted, at) {
 			s.close()
@@ -435,8 +450,9 @@ func (p *Plane) Counters() []Count {
 	var all []Count
 	for name, e := range p.entries {
 		for _, f := range e.frontends {
+			e.tally(f)
 			c := f.counters.read()
-			c.Service, c.Frontend, c.Protocol = name, f.Frontend, e.service.Protocol
+			c.Service, c.Frontend, c.Protocol, c.IPv6, c.KeptOut = name, f.Frontend, e.service.Protocol, e.service.IPv6, f.kept
 			all = append(all, c)
 		}
 	}
@@ -444,6 +460,21 @@ func (p *Plane) Counters() []Count {
 		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Frontend.String(), b.Frontend.String()))
 	})
 	return all
+}
+
+// KeptOut is what source ranges and traffic policies have kept out, in all and of each Service by its name: of
+// those that there are, with Frontends that have gone.
+func (p *Plane) KeptOut() (all KeptOut, services map[string]KeptOut) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	services = make(map[string]KeptOut, len(p.entries))
+	for name, e := range p.entries {
+		for _, f := range e.frontends {
+			e.tally(f)
+		}
+		services[name] = e.kept
+	}
+	return p.kept, services
 }
 
 // Trace is what would become of a new connection.

@@ -25,6 +25,7 @@ type tcpSocket struct {
 	listener *net.TCPListener
 	route    atomic.Pointer[route]
 	closed   chan struct{}
+	drops    dropCounter
 }
 
 func (p *Plane) newTCPSocket(e *entry, f *frontend, l *net.TCPListener, r *route) *tcpSocket {
@@ -40,6 +41,8 @@ func (s *tcpSocket) use(r *route) {
 		s.plane.filter(c, r)
 	}
 }
+
+func (s *tcpSocket) dropped() uint32 { return s.drops.since(s.listener) }
 
 func (s *tcpSocket) close() {
 	close(s.closed)
@@ -85,7 +88,7 @@ func (s *tcpSocket) serve(client *net.TCPConn) {
 	}
 	stop := s.plane.whileAlive(func() { reset(client) })
 	defer stop()
-	backend := s.connect(r, from, among)
+	backend, endpoint := s.connect(r, from, among)
 	if backend == nil {
 		s.counters.unreachable.Add(1)
 		reset(client)
@@ -102,22 +105,24 @@ func (s *tcpSocket) serve(client *net.TCPConn) {
 		}
 	}
 	s.counters.connections.Add(1)
-	carry(client, backend, s.counters)
+	carry(client, backend, s.counters, endpoint)
 }
 
 // connect tries endpoints until one takes the connection; nil: none did.
-func (s *tcpSocket) connect(r *route, from netip.AddrPort, among []netip.AddrPort) *net.TCPConn {
+func (s *tcpSocket) connect(r *route, from netip.AddrPort, among []netip.AddrPort) (*net.TCPConn, *endpointCounters) {
 	for _, endpoint := range s.entry.affinities.order(r.service, from.Addr(), among, time.Now()) {
+		counted := s.plane.endpoints.connection(r.service, endpoint)
 		c, err := s.plane.dial("tcp", endpoint)
 		if err == nil {
 			s.entry.affinities.stay(r.service, from.Addr(), endpoint, time.Now())
-			return c.(*net.TCPConn)
+			return c.(*net.TCPConn), counted
 		}
+		counted.failed(err)
 		s.counters.connectFailures.Add(1)
 		s.plane.cfg.ConnectFailed(r.service.Name, endpoint)
 		s.plane.cfg.Log.Debug("an endpoint takes no connection", zap.String("service", r.service.Name), zap.Error(err))
 	}
-	return nil
+	return nil, nil
 }
 
 // reset ends a connection as somebody does who never had it.
@@ -127,19 +132,20 @@ func reset(c *net.TCPConn) {
 }
 
 // carry moves bytes both ways until both ends are done, or one breaks off; then so does the other.
-func carry(client, backend *net.TCPConn, c *counters) {
+func carry(client, backend *net.TCPConn, c *counters, e *endpointCounters) {
 	defer client.Close()
 	defer backend.Close()
+	fromClient, toClient := meters(c, e)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		oneWay(backend, client, &c.fromClients)
+		oneWay(backend, client, fromClient)
 	}()
-	oneWay(client, backend, &c.toClients)
+	oneWay(client, backend, toClient)
 	<-done
 }
 
-func oneWay(to, from *net.TCPConn, bytes *atomic.Uint64) {
+func oneWay(to, from *net.TCPConn, bytes meter) {
 	if err := pump(to, from, bytes); err != nil {
 		reset(to)
 		reset(from)
@@ -151,7 +157,7 @@ func oneWay(to, from *net.TCPConn, bytes *atomic.Uint64) {
 // pump moves bytes until the sender is done. They go by splice(2) and are not copied into this
 // process; the pipe that takes is borrowed only while there are bytes, so that an idle connection
 // has nothing but its sockets.
-func pump(to, from *net.TCPConn, bytes *atomic.Uint64) error {
+func pump(to, from *net.TCPConn, bytes meter) error {
 	raw, err := from.SyscallConn()
 	if err != nil {
 		return err
@@ -162,7 +168,7 @@ func pump(to, from *net.TCPConn, bytes *atomic.Uint64) error {
 			return err
 		}
 		n, err := to.ReadFrom(&chunk)
-		bytes.Add(uint64(n))
+		bytes.add(int(n))
 		if err != nil {
 			return err
 		}

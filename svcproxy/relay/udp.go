@@ -18,6 +18,9 @@ import (
 // maxDatagram is what UDP can carry.
 const maxDatagram = 1 << 16
 
+// errNoAnswer is how a UDP session ends to which nothing came back.
+var errNoAnswer = errors.New("no answer")
+
 // datagrams are borrowed while one is on its way.
 var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
@@ -32,6 +35,7 @@ type udpSocket struct {
 
 	mu       sync.Mutex
 	sessions map[sessionKey]*session
+	drops    dropCounter
 }
 
 // sessionKey is a client, and which of this host's addresses it sends to.
@@ -49,7 +53,15 @@ type session struct {
 	control  []byte
 	last     atomic.Int64 // when the last datagram came, in ns
 	answered atomic.Bool
+
+	// counted is nil if its endpoint is not.
+	counted              *endpointCounters
+	fromClient, toClient meter
+	fails                sync.Once
 }
+
+// failed counts a session that came to nothing.
+func (v *session) failed(err error) { v.fails.Do(func() { v.counted.failed(err) }) }
 
 func (p *Plane) newUDPSocket(e *entry, f *frontend, c *net.UDPConn, at netip.AddrPort, r *route) (*udpSocket, error) {
 	s := &udpSocket{plane: p, entry: e, counters: &f.counters, conn: c, closed: make(chan struct{}), sessions: map[sessionKey]*session{}}
@@ -92,6 +104,8 @@ func (s *udpSocket) use(r *route) {
 		return !slices.Contains(among, v.endpoint)
 	})
 }
+
+func (s *udpSocket) dropped() uint32 { return s.drops.since(s.conn) }
 
 func (s *udpSocket) close() {
 	close(s.closed)
@@ -185,7 +199,7 @@ func (s *udpSocket) forward(datagram []byte, from netip.AddrPort, local netip.Ad
 	}
 	v.last.Store(time.Now().UnixNano())
 	n, err := v.conn.Write(datagram)
-	s.counters.fromClients.Add(uint64(n))
+	v.fromClient.add(n)
 	if errors.Is(err, unix.ECONNREFUSED) {
 		s.refused(v)
 	}
@@ -206,11 +220,14 @@ func (s *udpSocket) newSession(key sessionKey, zone uint32) *session {
 	}
 	v := &session{key: key, control: replyControl(key.local, zone)}
 	for _, v.endpoint = range s.entry.affinities.order(r.service, client, among, time.Now()) {
+		v.counted = s.plane.endpoints.connection(r.service, v.endpoint)
+		v.fromClient, v.toClient = meters(s.counters, v.counted)
 		c, err := s.plane.dial("udp", v.endpoint)
 		if err == nil {
 			v.conn = c.(*net.UDPConn)
 			break
 		}
+		v.counted.failed(err)
 		s.counters.connectFailures.Add(1)
 	}
 	if v.conn == nil || !s.enter(v) {
@@ -227,6 +244,9 @@ func (s *udpSocket) newSession(key sessionKey, zone uint32) *session {
 		defer s.counters.open.Add(-1)
 		s.answers(v)
 		s.endSession(v)
+		if !v.answered.Load() {
+			v.failed(errNoAnswer)
+		}
 	})
 	return v
 }
@@ -249,6 +269,9 @@ func (s *udpSocket) enter(v *session) bool {
 // any endpoint.
 func (s *udpSocket) refused(v *session) {
 	s.counters.connectFailures.Add(1)
+	if !v.answered.Load() {
+		v.failed(unix.ECONNREFUSED)
+	}
 	s.entry.affinities.leave(clientOf(v.key.client).Addr(), v.endpoint)
 	s.endSession(v)
 }
@@ -282,7 +305,7 @@ func (s *udpSocket) answers(v *session) {
 		v.answered.Store(true)
 		v.last.Store(time.Now().UnixNano())
 		_, _, _ = s.conn.WriteMsgUDPAddrPort(buf[:n], v.control, v.key.client)
-		s.counters.toClients.Add(uint64(n))
+		v.toClient.add(n)
 		datagrams.Put(buf)
 	}
 }

@@ -53,6 +53,7 @@ func newServer(e *echo) *http.Server {
 	mux.HandleFunc("/ready", e.ready)
 	mux.HandleFunc("/ws", e.webSocket)
 	mux.HandleFunc("/sse", e.events)
+	mux.HandleFunc("/listen", turn)
 	mux.HandleFunc("/env", environment)
 	mux.HandleFunc("/lookup", lookup)
 	mux.HandleFunc("/fetch", fetch)

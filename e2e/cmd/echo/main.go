@@ -10,7 +10,8 @@
 // bytes=N makes its body N bytes instead of the report, chunked=1 sends it in
 // chunks, and header=Name:value adds a header. /ws is a WebSocket that sends
 // back what it gets, /sse a stream of events (count=, interval=), and /ready is
-// the readiness page, turned by POST /ready?state=false.
+// the readiness page, turned by POST /ready?state=false. POST /listen?port=8080&state=false
+// has it listen on a port no more, until state is true.
 //
 // It is a client too, to see the cluster from inside of a Pod: /env is its
 // environment, /lookup?type=host&name=web what its resolver says (network=udp or
@@ -53,7 +54,7 @@ func run(ctx context.Context, getenv func(string) string, stdout io.Writer) erro
 	}
 	servers, failed := []*http.Server(nil), make(chan error, 1)
 	listen := func(port string, secure bool) error {
-		l, err := net.Listen("tcp", ":"+port)
+		l, err := newDoor(port)
 		if err != nil {
 			return err
 		}
