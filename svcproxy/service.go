@@ -126,9 +126,10 @@ func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Servi
 	}
 	c.slices = slices.Collect(objects.EndpointSlices(s.Namespace, s.Name))
 	c.ranges = c.sourceRanges()
-	for i := range s.Spec.Ports {
+	ports := c.ports()
+	for i := range ports {
 		for _, ipv6 := range []bool{false, true} {
-			if p := c.port(&s.Spec.Ports[i], ipv6); p != nil {
+			if p := c.port(&ports[i], ipv6); p != nil {
 				out.Ports = append(out.Ports, p)
 			}
 		}
@@ -178,7 +179,7 @@ func (c *pass) port(p *corev1.ServicePort, ipv6 bool) *Port {
 	if len(frontends) == 0 || frontends[0].Source != SourceClusterIP {
 		return nil
 	}
-	protocol := cmp.Or(p.Protocol, corev1.ProtocolTCP)
+	protocol := p.Protocol
 	family := "IPv4"
 	if ipv6 {
 		family = "IPv6"
@@ -252,6 +253,10 @@ func (c *pass) healthCheck(ports []*Port) *HealthCheck {
 	s := c.service
 	if s.Spec.Type != corev1.ServiceTypeLoadBalancer || s.Spec.HealthCheckNodePort <= 0 ||
 		s.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
+		return nil
+	}
+	if !isPort(s.Spec.HealthCheckNodePort) {
+		c.problem("spec.healthCheckNodePort", fmt.Sprintf("%d is no port; nobody answers there, give it one from 1 to 65535", s.Spec.HealthCheckNodePort))
 		return nil
 	}
 	ready := map[bool]map[netip.Addr]struct{}{false: {}, true: {}}
