@@ -83,7 +83,7 @@ type svcproxyFlags struct {
 	nodePortRange                              portRange
 	announceInterface                          []string
 	endpointMetrics, maxEjectionPercent        int
-	outlierDetection                           bool
+	outlierDetection, externalIPs              bool
 	admin                                      address
 	endpointHold                               time.Duration
 	logLevel                                   oneOf
@@ -102,6 +102,7 @@ func newSvcproxyFlags() *svcproxyFlags {
 		nodePortRange: portRange(defaultNodePorts),
 		admin:         defaultAdmin,
 		endpointHold:  time.Second,
+		externalIPs:   true,
 
 		endpointMetrics: defaultEndpointMetrics, maxEjectionPercent: defaultMaxEjectionPercent,
 		logLevel: oneOf{value: "info", words: []string{"debug", "info", "warn", "error"}},
@@ -118,6 +119,7 @@ func (f *svcproxyFlags) register(s *pflag.FlagSet) {
 	s.Var(&f.mode, "mode", "how to serve: in the kernel (nftables), in this process, which takes no privileges (relay), or auto: nftables if the kernel lets it")
 	s.Var(&f.clusterCIDR, "cluster-cidr", "where the Pods of the cluster are; repeat it for both IP families")
 	s.Var(&f.nodePortAddresses, "nodeport-addresses", "this node's addresses that answer NodePorts (default: all but loopback)")
+	s.BoolVar(&f.externalIPs, "external-ips", f.externalIPs, "serve spec.externalIPs, which let anybody who may write a Service take the traffic to any address")
 	s.Var(&f.nodePortRange, "nodeport-range", "the NodePorts of the cluster, which this node then keeps free")
 	s.Var(&f.lbPool, "lb-pool", "addresses for LoadBalancer Services, besides those of IPAddressPools; repeat it for more")
 	s.StringSliceVar(&f.announceInterface, "announce-interface", nil, "`interface`s to announce LoadBalancer addresses on, as a pattern like eth*; repeat it for more (default: all that lead to a LAN)")

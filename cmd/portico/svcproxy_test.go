@@ -16,6 +16,7 @@ func TestSvcproxyFlagDefaults(t *testing.T) {
 		"nodeport-addresses": "", "nodeport-range": "30000-32767", "lb-pool": "", "announce-interface": "[]",
 		"admin": "127.0.0.1:10256", "endpoint-hold": "1s", "log-level": "info",
 		"endpoint-metrics": "1000", "outlier-detection": "false", "outlier-max-ejection-percent": "50",
+		"external-ips": "true",
 	}
 	s := pflag.NewFlagSet("svcproxy", pflag.ContinueOnError)
 	newSvcproxyFlags().register(s)
@@ -23,6 +24,16 @@ func TestSvcproxyFlagDefaults(t *testing.T) {
 	s.VisitAll(func(f *pflag.Flag) { got[f.Name] = f.DefValue })
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestExternalIPsAreOffByAFlag(t *testing.T) {
+	for arg, off := range map[string]bool{"--external-ips": false, "--external-ips=true": false, "--external-ips=false": true} {
+		f, s := newSvcproxyFlags(), pflag.NewFlagSet("svcproxy", pflag.ContinueOnError)
+		f.register(s)
+		if err := s.Parse([]string{arg}); err != nil || f.rules(&dataPlane{}).NoExternalIPs != off {
+			t.Errorf("%s: %+v, %v", arg, f.rules(&dataPlane{}), err)
+		}
 	}
 }
 
