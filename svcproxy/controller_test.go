@@ -70,7 +70,7 @@ func TestControllerTriesAgain(t *testing.T) {
 			}
 		}
 	}
-	if !c.State().Healthy() {
+	if !c.Ready() {
 		t.Error("not healthy")
 	}
 }

@@ -111,7 +111,7 @@ func TestOneBadServiceStopsNothing(t *testing.T) {
 				return slices.Contains(fate.Endpoints, netip.MustParseAddrPort("10.180.0.10:8080"))
 			}
 			receive(t, programmed)
-			if !forwards(30001) || !c.State().Healthy() || c.State().Err != nil {
+			if !forwards(30001) || !c.Ready() || c.State().Err != nil {
 				t.Errorf("the good one is not served: %+v", c.State())
 			}
 			problems := fmt.Sprint(c.Problems())

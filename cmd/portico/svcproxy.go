@@ -84,7 +84,7 @@ type svcproxyFlags struct {
 	announceInterface                          []string
 	endpointMetrics, maxEjectionPercent        int
 	outlierDetection, externalIPs              bool
-	admin                                      address
+	admin, healthzBindAddress                  address
 	endpointHold                               time.Duration
 	logLevel                                   oneOf
 
@@ -101,8 +101,10 @@ func newSvcproxyFlags() *svcproxyFlags {
 		mode:          oneOf{value: "auto", words: []string{"auto", "nftables", "relay"}},
 		nodePortRange: portRange(defaultNodePorts),
 		admin:         defaultAdmin,
-		endpointHold:  time.Second,
-		externalIPs:   true,
+
+		healthzBindAddress: defaultHealthz,
+		endpointHold:       time.Second,
+		externalIPs:        true,
 
 		endpointMetrics: defaultEndpointMetrics, maxEjectionPercent: defaultMaxEjectionPercent,
 		logLevel: oneOf{value: "info", words: []string{"debug", "info", "warn", "error"}},
@@ -128,6 +130,7 @@ func (f *svcproxyFlags) register(s *pflag.FlagSet) {
 	s.IntVar(&f.maxEjectionPercent, "outlier-max-ejection-percent", f.maxEjectionPercent, "how many `percent` of a Service's endpoints --outlier-detection skips at most; one is always allowed, but never the last")
 	s.DurationVar(&f.endpointHold, "endpoint-hold", f.endpointHold, "for how long ready endpoints that vanish from all EndpointSlices stay if a Service port has no other; 0: not at all")
 	s.Var(&f.admin, "admin", "where to listen for probes, metrics and the admin API; empty for not at all")
+	s.Var(&f.healthzBindAddress, "healthz-bind-address", "where to answer /healthz for load balancers in front of the nodes, as kube-proxy does; empty for not at all")
 	s.Var(&f.logLevel, "log-level", "what to log on stderr")
 }
 
@@ -276,12 +279,14 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
-	api := newAdminServer(svcproxyAPI(flags, controller, store, metrics), log.Named("admin"))
+	healthz := newHealthz(flags, controller.Health, log.Named("healthz"))
+	api := newAdminServer(svcproxyAPI(flags, controller, store, metrics, healthz), log.Named("admin"))
 	log.Info("starting", zap.String("version", version), zap.String("node", flags.nodeName), zap.String("admin", where(ln)))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return src.Run(ctx, store) })
 	g.Go(func() error { return controller.Run(ctx) })
 	g.Go(func() error { return balance(ctx) })
+	g.Go(func() error { healthz.run(ctx); return nil })
 	g.Go(func() error { tidy(ctx); return nil })
 	g.Go(func() error { plane.watch.run(ctx); return nil })
 	if ln != nil {

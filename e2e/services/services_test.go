@@ -324,7 +324,7 @@ func svcproxyPod(t *testing.T, node string) string {
 // metric reads one metric without labels of the svcproxy of a node.
 func metric(t *testing.T, node, name string) string {
 	t.Helper()
-	res, err := httpFrom(node, 5*time.Second, false).Get("http://127.0.0.1:10256/metrics")
+	res, err := httpFrom(node, 5*time.Second, false).Get("http://127.0.0.1:10276/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
