@@ -146,9 +146,9 @@ func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Servi
 // skipped says why a Service asks nothing of a node, or "".
 func (c *pass) skipped() string {
 	s := c.service
-	switch name := s.Labels[labelProxyName]; {
-	case name != c.rules.ProxyName:
-		return fmt.Sprintf("label %s=%s: another program serves it", labelProxyName, name)
+	switch {
+	case !c.mine():
+		return fmt.Sprintf("label %s=%s: another program serves it", labelProxyName, s.Labels[labelProxyName])
 	case s.Spec.Type == corev1.ServiceTypeExternalName:
 		return "type ExternalName: DNS alone serves it"
 	case s.Spec.ClusterIP == corev1.ClusterIPNone:
@@ -159,10 +159,17 @@ func (c *pass) skipped() string {
 	return ""
 }
 
+// mine tells whether this program is the one to serve a Service. Without a name of its own the label
+// alone says that it is not, be its value empty (KEP-2447).
+func (c *pass) mine() bool {
+	name, labelled := c.service.Labels[labelProxyName]
+	return labelled == (c.rules.ProxyName != "") && name == c.rules.ProxyName
+}
+
 // elsewhere are the cluster IPs of a Service that another program serves: what comes to them has
 // to get there.
 func (c *pass) elsewhere() (all []netip.Addr) {
-	if c.service.Labels[labelProxyName] == c.rules.ProxyName {
+	if c.mine() {
 		return nil
 	}
 	for _, text := range clusterIPs(c.service) {
