@@ -142,7 +142,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer beat.Stop()
 	for {
 		c.alive()
-		if at := earlier(c.retry, c.compiler.nextLetGo()); !at.IsZero() {
+		if at := earlier(earlier(c.retry, c.compiler.nextLetGo()), c.health.again); !at.IsZero() {
 			timer.Reset(time.Until(at))
 		}
 		select {
@@ -157,6 +157,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		case <-timer.C:
 			c.letGo()
 			c.again()
+			c.healthAgain()
 		case f := <-c.outliers.failures():
 			c.connectionFailed(ctx, f)
 		case a := <-c.outliers.answered():
@@ -231,6 +232,13 @@ func (c *Controller) program(delta Delta, problems []manifests.Problem, compile 
 	c.complete = true
 	c.health.apply(delta)
 	c.finish(err, problems, compile, time.Since(start))
+}
+
+// healthAgain tries to serve each healthCheckNodePort where it should be.
+func (c *Controller) healthAgain() {
+	if at := c.health.again; !at.IsZero() && !time.Now().Before(at) {
+		c.health.settle()
+	}
 }
 
 // healthPortTaken tells that a healthCheckNodePort cannot be served.

@@ -58,14 +58,6 @@ type Port struct {
 	Failing []outlier.Failing
 }
 
-// HealthCheck is what the Service's healthCheckNodePort answers on this node.
-type HealthCheck struct {
-	Port uint16
-	// LocalEndpoints is the number of distinct ready addresses on this node, of the family that
-	// has most.
-	LocalEndpoints int
-}
-
 // Rules are what flags say about all Services.
 type Rules struct {
 	// NodeName is the name of this node in Endpoints.
@@ -266,13 +258,20 @@ func (c *pass) healthCheck(ports []*Port) *HealthCheck {
 		c.problem("spec.healthCheckNodePort", fmt.Sprintf("%d is no port; nobody answers there, give it one from 1 to 65535", s.Spec.HealthCheckNodePort))
 		return nil
 	}
-	ready := map[bool]map[netip.Addr]struct{}{false: {}, true: {}}
+	ready := map[bool]map[netip.Addr]struct{}{}
 	for _, p := range ports {
+		if ready[p.IPv6] == nil {
+			ready[p.IPv6] = map[netip.Addr]struct{}{}
+		}
 		for i := range p.Endpoints {
 			if e := &p.Endpoints[i]; e.Local && e.Ready {
 				ready[p.IPv6][e.Addr.Addr()] = struct{}{}
 			}
 		}
 	}
-	return &HealthCheck{Port: uint16(s.Spec.HealthCheckNodePort), LocalEndpoints: max(len(ready[false]), len(ready[true]))}
+	out := &HealthCheck{Port: uint16(s.Spec.HealthCheckNodePort), LocalEndpoints: make(map[bool]int, len(ready))}
+	for ipv6, addresses := range ready {
+		out.LocalEndpoints[ipv6] = len(addresses)
+	}
+	return out
 }
