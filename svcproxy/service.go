@@ -28,6 +28,7 @@ type Service struct {
 	Problems    []manifests.Problem
 
 	created metav1.Time
+	ending  bool // it is being deleted
 	// elsewhere are the cluster IPs that another program serves.
 	elsewhere []netip.Addr
 	// heldUntil is when endpoints that are not listed any more are let go; zero: there are none.
@@ -111,7 +112,7 @@ type pass struct {
 // EndpointSlices, which of its endpoints fail, and what the Service was before.
 func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Service, before past) *Service {
 	c := &pass{rules: rules, at: at, service: s, past: before}
-	out := &Service{Namespace: s.Namespace, Name: s.Name, created: s.CreationTimestamp}
+	out := &Service{Namespace: s.Namespace, Name: s.Name, created: s.CreationTimestamp, ending: s.DeletionTimestamp != nil}
 	if out.Skipped = c.skipped(); out.Skipped != "" {
 		out.elsewhere = c.elsewhere()
 		return out
