@@ -91,6 +91,13 @@ func (s *Store) Take() (c Change, ok bool) {
 	return c, true
 }
 
+// Waiting is since when there is a change that nobody took; zero: there is none.
+func (s *Store) Waiting() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.since
+}
+
 // Problems are those that a Take would give, for who asks why the Store is still closed.
 func (s *Store) Problems() []Problem {
 	s.mu.Lock()

@@ -12,7 +12,8 @@ import (
 
 // claims say which Service has an address and port that several ask for. A cluster IP goes before
 // the address of a load balancer, and that before an external IP; then the oldest Service. So
-// nobody can take what another one has.
+// nobody can take what another one has. Only one that is being deleted gives way: its load balancer's
+// address may have been given out again while somebody's finalizer holds it.
 type claims map[claimKey][]claim
 
 type claimKey struct {
@@ -24,12 +25,21 @@ type claimKey struct {
 
 type claim struct {
 	rank    int
+	ending  int // 1 if the Service is being deleted
 	created time.Time
 	service string
 }
 
 func (a claim) compare(b claim) int {
-	return cmp.Or(cmp.Compare(a.rank, b.rank), a.created.Compare(b.created), strings.Compare(a.service, b.service))
+	return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.ending, b.ending), a.created.Compare(b.created), strings.Compare(a.service, b.service))
+}
+
+// yields says why another Service has what this one asks for.
+func (s *Service) yields() string {
+	if s.ending {
+		return "has it as its cluster IP, or is not being deleted as this one is"
+	}
+	return "is older or has it as its cluster IP"
 }
 
 func (p *Port) claimKey(f *Frontend) claimKey {
@@ -74,6 +84,10 @@ func (c claims) each(s *Service, visit func(claimKey, claim)) {
 	if s == nil {
 		return
 	}
+	ending := 0
+	if s.ending {
+		ending = 1
+	}
 	seen := map[claimKey]struct{}{}
 	for _, p := range s.Ports {
 		for i := range p.Frontends {
@@ -83,7 +97,7 @@ func (c claims) each(s *Service, visit func(claimKey, claim)) {
 				continue
 			}
 			seen[k] = struct{}{}
-			visit(k, claim{f.Source.rank(), s.created.Time, s.Key()})
+			visit(k, claim{f.Source.rank(), ending, s.created.Time, s.Key()})
 		}
 	}
 }

@@ -140,7 +140,7 @@ func (c *compiler) settle(s *Service) {
 				continue
 			}
 			f.ClaimedBy = owner
-			text := fmt.Sprintf("%s %s/%s belongs to Service %s, which is older or has it as its cluster IP; it is not served here, choose another", f.Source, f, p.Protocol, owner)
+			text := fmt.Sprintf("%s %s/%s belongs to Service %s, which %s; it is not served here, choose another", f.Source, f, p.Protocol, owner, s.yields())
 			if _, ok := taken[text]; ok {
 				continue
 			}

@@ -2,6 +2,7 @@ package svcproxy
 
 import (
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
@@ -188,10 +189,15 @@ func TestHealthCheckAnswers(t *testing.T) {
 			_, _, d := compileAll(t, newService("s", "172.30.0.1", local), c.slice)
 			s := d.Put[0]
 			w := httptest.NewRecorder()
-			(&healthState{s.Namespace, s.Name, s.HealthCheck.LocalEndpoints}).answer(w, c.healthy)
+			(&healthState{s.Namespace, s.Name, s.HealthCheck.LocalEndpoints[false]}).answer(w, c.healthy)
 			want := fmt.Sprintf("{\n\t\"service\": {\n\t\t\"namespace\": \"ns\",\n\t\t\"name\": \"s\"\n\t},\n\t\"localEndpoints\": %d,\n\t\"serviceProxyHealthy\": %v\n}", c.n, c.healthy)
-			if w.Code != c.code || w.Body.String() != want || w.Header().Get("X-Load-Balancing-Endpoint-Weight") != fmt.Sprint(c.n) {
-				t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+			if w.Code != c.code || w.Body.String() != want {
+				t.Errorf("%d %s", w.Code, w.Body)
+			}
+			if diff := cmp.Diff(http.Header{
+				"Content-Type": {"application/json"}, "X-Content-Type-Options": {"nosniff"}, "X-Load-Balancing-Endpoint-Weight": {fmt.Sprint(c.n)},
+			}, w.Header()); diff != "" {
+				t.Error(diff)
 			}
 		})
 	}

@@ -24,6 +24,9 @@ type Config struct {
 	Outliers *OutlierDetection
 	// Observe may be nil.
 	Observe *Observer
+	// Late is how long a change may wait to be live, and the Controller's goroutine may not be heard of,
+	// before they are not healthy; zero: a minute.
+	Late time.Duration
 	// Log may be nil.
 	Log *zap.Logger
 }
@@ -55,6 +58,8 @@ func (c *Config) Validate() error {
 		return errors.New("svcproxy: Config.NodeName is not set")
 	case c.MaxEjectionPercent < 0 || c.MaxEjectionPercent > 100:
 		return errors.New("svcproxy: Config.MaxEjectionPercent is not from 0 to 100")
+	case c.Late < 0:
+		return errors.New("svcproxy: Config.Late is negative")
 	case c.Outliers != nil:
 		return c.Outliers.Validate()
 	}

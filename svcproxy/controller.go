@@ -29,7 +29,11 @@ type Controller struct {
 	log   *zap.Logger
 	state atomic.Pointer[State]
 	ran   atomic.Bool
-	asked chan question
+	// born is when New was called, beat when the goroutine of Run last worked, pending since when the
+	// changes wait that it has taken; nil: there are none.
+	born          time.Time
+	beat, pending atomic.Pointer[time.Time]
+	asked         chan question
 
 	// What follows belongs to the goroutine of Run.
 	compiler *compiler
@@ -38,6 +42,7 @@ type Controller struct {
 	pace     pace
 	complete bool // the data plane has once been told everything
 	network  Network
+	nodeSeen bool
 	// since is when the oldest change that is not live yet reached the Store.
 	since time.Time
 	// retry is when to try again; zero: nothing failed.
@@ -52,20 +57,16 @@ type State struct {
 	// Err is why what is live is not what is wanted, or nil; FailedSince when that began.
 	Err         error
 	FailedSince time.Time
+	// Updated is when the last change was live; zero: none was yet.
+	Updated time.Time
+	// NodeEligible is false if the node is about to be deleted, or was.
+	NodeEligible bool
 	// Programming is how long the last change took from the Store until it was live.
 	Programming time.Duration
 	services    *tree
 	// troubled are those of them that have Problems.
 	troubled *tree
 	source   []manifests.Problem
-}
-
-// failedLong is how long changes may fail before load balancers are told to send elsewhere.
-const failedLong = time.Minute
-
-// Healthy tells whether this node serves Services as it should, or has failed to for a short time.
-func (s *State) Healthy() bool {
-	return s.Ready && (s.Err == nil || time.Since(s.FailedSince) < failedLong)
 }
 
 // Services walks all Services by namespace and name.
@@ -92,8 +93,9 @@ func (s *State) Problems() []manifests.Problem {
 
 // New returns a Controller that does nothing until Run.
 func New(cfg Config) *Controller {
-	c := &Controller{cfg: cfg, log: cfg.log(), wait: retryFirst, asked: make(chan question)}
-	c.state.Store(&State{})
+	c := &Controller{cfg: cfg, log: cfg.log(), wait: retryFirst, asked: make(chan question), born: time.Now()}
+	c.state.Store(&State{NodeEligible: true})
+	c.alive()
 	return c
 }
 
@@ -115,7 +117,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		return errors.New("svcproxy: Controller.Run called twice")
 	}
 	c.compiler = newCompiler(c.cfg.Rules)
-	c.health = newHealthServers(c.cfg.NodePortAddresses, func() bool { return c.State().Healthy() }, c.healthPortTaken)
+	c.health = newHealthServers(c.cfg.NodePortAddresses, c.Ready, c.healthPortTaken)
 	c.outliers = newOutliers(c.cfg.Outliers, c.log)
 	if c.outliers != nil {
 		c.compiler.at.failing = c.outliers.Failing
@@ -129,13 +131,17 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer c.health.close()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	beat := time.NewTicker(c.late() / 4)
+	defer beat.Stop()
 	for {
-		if at := earlier(c.retry, c.compiler.nextLetGo()); !at.IsZero() {
+		c.alive()
+		if at := earlier(earlier(c.retry, c.compiler.nextLetGo()), c.health.again); !at.IsZero() {
 			timer.Reset(time.Until(at))
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-beat.C:
 		case <-c.cfg.Store.Changed():
 			c.gather(ctx)
 			c.pace.took(c.take(), time.Now())
@@ -144,6 +150,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		case <-timer.C:
 			c.letGo()
 			c.again()
+			c.healthAgain()
 		case f := <-c.outliers.failures():
 			c.connectionFailed(ctx, f)
 		case a := <-c.outliers.answered():
@@ -184,9 +191,13 @@ func (c *Controller) take() (changes int) {
 	if c.since.IsZero() {
 		c.since = change.Since
 	}
+	since := c.since
+	c.pending.Store(&since)
 	// The place first: all that is compiled afterwards goes by it.
 	c.compiler.objects = change.Objects
-	moved := c.compiler.setPlace(placeOf(c.cfg.NodeName, change.Objects.Node(c.cfg.NodeName)))
+	node := change.Objects.Node(c.cfg.NodeName)
+	c.nodeSeen = c.nodeSeen || node != nil
+	moved := c.compiler.setPlace(placeOf(c.cfg.NodeName, node))
 	delta := c.compiler.apply(change)
 	if len(moved.Put) > 0 {
 		delta = moved.and(delta)
@@ -211,6 +222,13 @@ func (c *Controller) program(delta Delta, problems []manifests.Problem, compile 
 	c.complete = true
 	c.health.apply(delta)
 	c.finish(err, problems, compile, time.Since(start))
+}
+
+// healthAgain tries to serve each healthCheckNodePort where it should be.
+func (c *Controller) healthAgain() {
+	if at := c.health.again; !at.IsZero() && !time.Now().Before(at) {
+		c.health.settle()
+	}
 }
 
 // healthPortTaken tells that a healthCheckNodePort cannot be served.
@@ -243,10 +261,15 @@ func (c *Controller) again() {
 }
 
 func (c *Controller) finish(err error, problems []manifests.Problem, compile, write time.Duration) {
-	next := &State{Ready: c.state.Load().Ready || err == nil, Err: err, services: c.compiler.services.Copy(), troubled: c.compiler.troubled.Copy(), source: problems}
+	before := c.state.Load()
+	next := &State{
+		Ready: before.Ready || err == nil, Err: err, Updated: before.Updated,
+		NodeEligible: eligible(c.compiler.objects.Node(c.cfg.NodeName), c.nodeSeen),
+		services:     c.compiler.services.Copy(), troubled: c.compiler.troubled.Copy(), source: problems,
+	}
 	defer c.state.Store(next)
 	if err != nil {
-		if next.FailedSince = c.state.Load().FailedSince; next.FailedSince.IsZero() {
+		if next.FailedSince = before.FailedSince; next.FailedSince.IsZero() {
 			next.FailedSince = time.Now()
 		}
 		c.retry = time.Now().Add(c.wait)
@@ -258,6 +281,8 @@ func (c *Controller) finish(err error, problems []manifests.Problem, compile, wr
 		return
 	}
 	c.retry, c.wait = time.Time{}, retryFirst
+	next.Updated = time.Now()
+	c.pending.Store(nil)
 	if c.since.IsZero() {
 		return
 	}

@@ -63,7 +63,7 @@ func TestControllerTriesAgain(t *testing.T) {
 			}
 		}
 	}
-	if !c.State().Healthy() {
+	if !c.Ready() {
 		t.Error("not healthy")
 	}
 }

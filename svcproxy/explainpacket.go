@@ -62,7 +62,7 @@ func (e *explaining) found() {
 			for i := range p.Frontends {
 				f := &p.Frontends[i]
 				if f.ClaimedBy == e.Service && p.claimKey(f) == e.port.claimKey(e.at) {
-					e.note("Service %s asks for %s, too, and does not get it: %s is older or has it as its cluster IP", other.Key(), f, e.Service)
+					e.note("Service %s asks for %s, too, and does not get it: %s %s", other.Key(), f, e.Service, other.yields())
 				}
 			}
 		}

@@ -163,7 +163,7 @@ func TestEveryTenthWriteFails(t *testing.T) {
 	asWanted(t, l.Nodes[0], c)
 	clients.Stop()
 	changing.arrives(t, l)
-	if s := c.State(); s.Err != nil || !s.Healthy() {
+	if s := c.State(); s.Err != nil || !c.Health().Healthy {
 		t.Errorf("in the end: %v", s.Err)
 	}
 	t.Logf("%d changes, %d transactions, faults %v, %d connections and packets to other Services", changes, faults.Transactions(), faults.Done(), clients.Asked())

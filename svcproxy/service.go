@@ -28,6 +28,7 @@ type Service struct {
 	Problems    []manifests.Problem
 
 	created metav1.Time
+	ending  bool // it is being deleted
 	// elsewhere are the cluster IPs that another program serves.
 	elsewhere []netip.Addr
 	// heldUntil is when endpoints that are not listed any more are let go; zero: there are none.
@@ -56,14 +57,6 @@ type Port struct {
 	ProxyProtocol uint8
 	// Failing are the endpoints that fail, skipped or not.
 	Failing []outlier.Failing
-}
-
-// HealthCheck is what the Service's healthCheckNodePort answers on this node.
-type HealthCheck struct {
-	Port uint16
-	// LocalEndpoints is the number of distinct ready addresses on this node, of the family that
-	// has most.
-	LocalEndpoints int
 }
 
 // Rules are what flags say about all Services.
@@ -119,16 +112,17 @@ type pass struct {
 // EndpointSlices, which of its endpoints fail, and what the Service was before.
 func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Service, before past) *Service {
 	c := &pass{rules: rules, at: at, service: s, past: before}
-	out := &Service{Namespace: s.Namespace, Name: s.Name, created: s.CreationTimestamp}
+	out := &Service{Namespace: s.Namespace, Name: s.Name, created: s.CreationTimestamp, ending: s.DeletionTimestamp != nil}
 	if out.Skipped = c.skipped(); out.Skipped != "" {
 		out.elsewhere = c.elsewhere()
 		return out
 	}
 	c.slices = slices.Collect(objects.EndpointSlices(s.Namespace, s.Name))
 	c.ranges = c.sourceRanges()
-	for i := range s.Spec.Ports {
+	ports := c.ports()
+	for i := range ports {
 		for _, ipv6 := range []bool{false, true} {
-			if p := c.port(&s.Spec.Ports[i], ipv6); p != nil {
+			if p := c.port(&ports[i], ipv6); p != nil {
 				out.Ports = append(out.Ports, p)
 			}
 		}
@@ -145,9 +139,9 @@ func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Servi
 // skipped says why a Service asks nothing of a node, or "".
 func (c *pass) skipped() string {
 	s := c.service
-	switch name := s.Labels[labelProxyName]; {
-	case name != c.rules.ProxyName:
-		return fmt.Sprintf("label %s=%s: another program serves it", labelProxyName, name)
+	switch {
+	case !c.mine():
+		return fmt.Sprintf("label %s=%s: another program serves it", labelProxyName, s.Labels[labelProxyName])
 	case s.Spec.Type == corev1.ServiceTypeExternalName:
 		return "type ExternalName: DNS alone serves it"
 	case s.Spec.ClusterIP == corev1.ClusterIPNone:
@@ -158,10 +152,17 @@ func (c *pass) skipped() string {
 	return ""
 }
 
+// mine tells whether this program is the one to serve a Service. Without a name of its own the label
+// alone says that it is not, be its value empty (KEP-2447).
+func (c *pass) mine() bool {
+	name, labelled := c.service.Labels[labelProxyName]
+	return labelled == (c.rules.ProxyName != "") && name == c.rules.ProxyName
+}
+
 // elsewhere are the cluster IPs of a Service that another program serves: what comes to them has
 // to get there.
 func (c *pass) elsewhere() (all []netip.Addr) {
-	if c.service.Labels[labelProxyName] == c.rules.ProxyName {
+	if c.mine() {
 		return nil
 	}
 	for _, text := range clusterIPs(c.service) {
@@ -178,7 +179,7 @@ func (c *pass) port(p *corev1.ServicePort, ipv6 bool) *Port {
 	if len(frontends) == 0 || frontends[0].Source != SourceClusterIP {
 		return nil
 	}
-	protocol := cmp.Or(p.Protocol, corev1.ProtocolTCP)
+	protocol := p.Protocol
 	family := "IPv4"
 	if ipv6 {
 		family = "IPv6"
@@ -254,13 +255,24 @@ func (c *pass) healthCheck(ports []*Port) *HealthCheck {
 		s.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
 		return nil
 	}
-	ready := map[bool]map[netip.Addr]struct{}{false: {}, true: {}}
+	if !isPort(s.Spec.HealthCheckNodePort) {
+		c.problem("spec.healthCheckNodePort", fmt.Sprintf("%d is no port; nobody answers there, give it one from 1 to 65535", s.Spec.HealthCheckNodePort))
+		return nil
+	}
+	ready := map[bool]map[netip.Addr]struct{}{}
 	for _, p := range ports {
+		if ready[p.IPv6] == nil {
+			ready[p.IPv6] = map[netip.Addr]struct{}{}
+		}
 		for i := range p.Endpoints {
 			if e := &p.Endpoints[i]; e.Local && e.Ready {
 				ready[p.IPv6][e.Addr.Addr()] = struct{}{}
 			}
 		}
 	}
-	return &HealthCheck{Port: uint16(s.Spec.HealthCheckNodePort), LocalEndpoints: max(len(ready[false]), len(ready[true]))}
+	out := &HealthCheck{Port: uint16(s.Spec.HealthCheckNodePort), LocalEndpoints: make(map[bool]int, len(ready))}
+	for ipv6, addresses := range ready {
+		out.LocalEndpoints[ipv6] = len(addresses)
+	}
+	return out
 }

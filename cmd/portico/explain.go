@@ -38,7 +38,7 @@ func newExplainCommand() *cobra.Command {
 }
 
 func newExplainPacketCommand() *cobra.Command {
-	flags := &explainFlags{output: oneOf{value: "text", words: []string{"text", "json"}}}
+	flags := &explainFlags{externalIPs: true, output: oneOf{value: "text", words: []string{"text", "json"}}}
 	cmd := &cobra.Command{
 		Use:   "packet SRC DST:PORT/PROTO",
 		Short: "Say what portico svcproxy does with the first packet of a connection, and why",
@@ -82,6 +82,7 @@ type explainFlags struct {
 	manifests, kubeconfig, nodeName string
 	admin                           string
 	clusterCIDR, nodePortAddresses  prefixes
+	externalIPs                     bool
 	output                          oneOf
 
 	changed func(name string) bool
@@ -96,6 +97,7 @@ func (f *explainFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.nodeName, "node-name", "", "`name` of the node that the packet comes to (default: that of the Pod SRC, $NODE_NAME, or the host name)")
 	s.Var(&f.clusterCIDR, "cluster-cidr", "where the Pods of the cluster are: the same as portico svcproxy has")
 	s.Var(&f.nodePortAddresses, "nodeport-addresses", "the node's addresses that answer NodePorts: the same as portico svcproxy has")
+	s.BoolVar(&f.externalIPs, "external-ips", f.externalIPs, "serve spec.externalIPs: the same as portico svcproxy has")
 	s.VarP(&f.output, "output", "o", "how to say it")
 }
 
@@ -103,7 +105,7 @@ func (f *explainFlags) validate() error {
 	if f.changed("manifests") && f.changed("kubeconfig") {
 		return usagef("--manifests and --kubeconfig: give one of them")
 	}
-	for _, other := range []string{"manifests", "kubeconfig", "node-name", "cluster-cidr", "nodeport-addresses"} {
+	for _, other := range []string{"manifests", "kubeconfig", "node-name", "cluster-cidr", "nodeport-addresses", "external-ips"} {
 		if f.changed("admin") && f.changed(other) {
 			return usagef("--admin and --%s: the process that runs has its own", other)
 		}
@@ -155,7 +157,7 @@ func runExplain(ctx context.Context, flags *explainFlags, a asked, stdout io.Wri
 	if !onNode {
 		addresses = nil // those of the Node object
 	}
-	x := svcproxy.NewExplainer(svcproxy.Rules{NodeName: node},
+	x := svcproxy.NewExplainer(svcproxy.Rules{NodeName: node, NoExternalIPs: !flags.externalIPs},
 		svcproxy.Network{ClusterCIDRs: flags.clusterCIDR, NodePortAddresses: flags.nodePortAddresses}, objects, addresses)
 	x.Pods = func(namespace string) ([]*corev1.Pod, error) { return src.pods(ctx, namespace) }
 	var unasked error

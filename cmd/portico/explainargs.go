@@ -144,7 +144,7 @@ func (a *asked) portOf(s *corev1.Service) (uint16, error) {
 		if protocol == "" {
 			protocol = corev1.ProtocolTCP
 		}
-		if p.Name == a.port && protocol == a.protocol {
+		if p.Name == a.port && protocol == a.protocol && p.Port >= 1 && p.Port <= 65535 {
 			return uint16(p.Port), nil
 		}
 		names = append(names, fmt.Sprintf("%q %d/%s", p.Name, p.Port, protocol))

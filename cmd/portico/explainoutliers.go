@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// defaultAdmin is where a svcproxy listens that is not told otherwise.
-	defaultAdmin = "127.0.0.1:10256"
+	// defaultAdmin is where a svcproxy listens that is not told otherwise: at a port that nothing usual
+	// on a node has, kube-proxy (10249, 10256) neither.
+	defaultAdmin = "127.0.0.1:10276"
 	// outliersTimeout is how long one on the same node may take to answer.
 	outliersTimeout = time.Second
 )

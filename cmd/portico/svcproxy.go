@@ -83,8 +83,8 @@ type svcproxyFlags struct {
 	nodePortRange                              portRange
 	announceInterface                          []string
 	endpointMetrics, maxEjectionPercent        int
-	outlierDetection                           bool
-	admin                                      address
+	outlierDetection, externalIPs              bool
+	admin, healthzBindAddress                  address
 	endpointHold                               time.Duration
 	logLevel                                   oneOf
 
@@ -101,7 +101,10 @@ func newSvcproxyFlags() *svcproxyFlags {
 		mode:          oneOf{value: "auto", words: []string{"auto", "nftables", "relay"}},
 		nodePortRange: portRange(defaultNodePorts),
 		admin:         defaultAdmin,
-		endpointHold:  time.Second,
+
+		healthzBindAddress: defaultHealthz,
+		endpointHold:       time.Second,
+		externalIPs:        true,
 
 		endpointMetrics: defaultEndpointMetrics, maxEjectionPercent: defaultMaxEjectionPercent,
 		logLevel: oneOf{value: "info", words: []string{"debug", "info", "warn", "error"}},
@@ -118,6 +121,7 @@ func (f *svcproxyFlags) register(s *pflag.FlagSet) {
 	s.Var(&f.mode, "mode", "how to serve: in the kernel (nftables), in this process, which takes no privileges (relay), or auto: nftables if the kernel lets it")
 	s.Var(&f.clusterCIDR, "cluster-cidr", "where the Pods of the cluster are; repeat it for both IP families")
 	s.Var(&f.nodePortAddresses, "nodeport-addresses", "this node's addresses that answer NodePorts (default: all but loopback)")
+	s.BoolVar(&f.externalIPs, "external-ips", f.externalIPs, "serve spec.externalIPs, which let anybody who may write a Service take the traffic to any address")
 	s.Var(&f.nodePortRange, "nodeport-range", "the NodePorts of the cluster, which this node then keeps free")
 	s.Var(&f.lbPool, "lb-pool", "addresses for LoadBalancer Services, besides those of IPAddressPools; repeat it for more")
 	s.StringSliceVar(&f.announceInterface, "announce-interface", nil, "`interface`s to announce LoadBalancer addresses on, as a pattern like eth*; repeat it for more (default: all that lead to a LAN)")
@@ -126,6 +130,7 @@ func (f *svcproxyFlags) register(s *pflag.FlagSet) {
 	s.IntVar(&f.maxEjectionPercent, "outlier-max-ejection-percent", f.maxEjectionPercent, "how many `percent` of a Service's endpoints --outlier-detection skips at most; one is always allowed, but never the last")
 	s.DurationVar(&f.endpointHold, "endpoint-hold", f.endpointHold, "for how long ready endpoints that vanish from all EndpointSlices stay if a Service port has no other; 0: not at all")
 	s.Var(&f.admin, "admin", "where to listen for probes, metrics and the admin API; empty for not at all")
+	s.Var(&f.healthzBindAddress, "healthz-bind-address", "where to answer /healthz for load balancers in front of the nodes, as kube-proxy does; empty for not at all")
 	s.Var(&f.logLevel, "log-level", "what to log on stderr")
 }
 
@@ -275,12 +280,14 @@ func runSvcproxy(ctx context.Context, flags *svcproxyFlags, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
-	api := newAdminServer(svcproxyAPI(flags, controller, store, metrics), log.Named("admin"))
+	healthz := newHealthz(flags, controller.Health, log.Named("healthz"))
+	api := newAdminServer(svcproxyAPI(flags, controller, store, metrics, healthz), log.Named("admin"))
 	log.Info("starting", zap.String("version", version), zap.String("node", flags.nodeName), zap.String("admin", where(ln)))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return src.Run(ctx, store) })
 	g.Go(func() error { return controller.Run(ctx) })
 	g.Go(func() error { return balance(ctx) })
+	g.Go(func() error { healthz.run(ctx); return nil })
 	g.Go(func() error { tidy(ctx); return nil })
 	g.Go(func() error { plane.run(ctx, log); return nil })
 	if ln != nil {

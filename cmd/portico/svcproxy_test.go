@@ -14,8 +14,9 @@ func TestSvcproxyFlagDefaults(t *testing.T) {
 	want := map[string]string{
 		"manifests": "", "kubeconfig": "", "node-name": "", "apiserver": "", "mode": "auto", "cluster-cidr": "",
 		"nodeport-addresses": "", "nodeport-range": "30000-32767", "lb-pool": "", "announce-interface": "[]",
-		"admin": "127.0.0.1:10256", "endpoint-hold": "1s", "log-level": "info",
+		"admin": "127.0.0.1:10276", "healthz-bind-address": "0.0.0.0:10256", "endpoint-hold": "1s", "log-level": "info",
 		"endpoint-metrics": "1000", "outlier-detection": "false", "outlier-max-ejection-percent": "50",
+		"external-ips": "true",
 	}
 	s := pflag.NewFlagSet("svcproxy", pflag.ContinueOnError)
 	newSvcproxyFlags().register(s)
@@ -26,12 +27,23 @@ func TestSvcproxyFlagDefaults(t *testing.T) {
 	}
 }
 
+func TestExternalIPsAreOffByAFlag(t *testing.T) {
+	for arg, off := range map[string]bool{"--external-ips": false, "--external-ips=true": false, "--external-ips=false": true} {
+		f, s := newSvcproxyFlags(), pflag.NewFlagSet("svcproxy", pflag.ContinueOnError)
+		f.register(s)
+		if err := s.Parse([]string{arg}); err != nil || f.rules(&dataPlane{}).NoExternalIPs != off {
+			t.Errorf("%s: %+v, %v", arg, f.rules(&dataPlane{}), err)
+		}
+	}
+}
+
 func TestSvcproxyRefusesBadFlags(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"--cluster-cidr=10.0.0.0", "want address ranges like"},
 		{"--nodeport-range=5-4", "want ports like"},
 		{"--apiserver=a", "want host:port"},
 		{"--endpoint-hold=1m", "want 0 to 10s"},
+		{"--healthz-bind-address=10256", "want host:port"},
 		{"--mode=ipvs", "want one of auto, nftables, relay"},
 		{"--lb-pool=10.0.0.1", "want address ranges like"},
 		{"--manifests=. --lb-pool=10.0.0.0/8", "need a cluster"},

@@ -16,12 +16,18 @@ import (
 )
 
 // svcproxyAPI answers probes, Prometheus and people who want to know what is done with a Service.
-func svcproxyAPI(flags *svcproxyFlags, c *svcproxy.Controller, store *manifests.Store, m *svcproxyMetrics) http.Handler {
+func svcproxyAPI(flags *svcproxyFlags, c *svcproxy.Controller, store *manifests.Store, m *svcproxyMetrics, h *healthz) http.Handler {
 	r := chi.NewRouter()
 	r.Use(middleware.GetHead, secureHeaders)
-	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) { writeStatus(w, http.StatusOK, "ok") })
+	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
+		if c.Alive() {
+			writeStatus(w, http.StatusOK, "ok")
+			return
+		}
+		writeStatus(w, http.StatusServiceUnavailable, "it hangs")
+	})
 	r.Get("/readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if c.State().Healthy() {
+		if c.Ready() {
 			writeStatus(w, http.StatusOK, "ok")
 			return
 		}
@@ -37,7 +43,7 @@ func svcproxyAPI(flags *svcproxyFlags, c *svcproxy.Controller, store *manifests.
 		if !c.State().Ready {
 			problems = store.Problems()
 		}
-		writeJSON(w, http.StatusOK, problemsView{Problems: list(problems)})
+		writeJSON(w, http.StatusOK, problemsView{Problems: list(append(problems, h.problems()...))})
 	})
 	r.Get("/api/v1/explain", explainHandler(c))
 	return r

@@ -94,6 +94,7 @@ func newKernelPlane(log *zap.Logger) (*dataPlane, error) {
 func (f *svcproxyFlags) rules(d *dataPlane) svcproxy.Rules {
 	return svcproxy.Rules{
 		NodeName:          f.nodeName,
+		NoExternalIPs:     !f.externalIPs,
 		Hold:              f.endpointHold,
 		ProxyProtocol:     d.relay != nil,
 		LoopbackEndpoints: d.relay != nil && f.changed("manifests"),

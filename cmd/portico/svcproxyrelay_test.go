@@ -77,7 +77,7 @@ endpoints: [{addresses: [127.0.0.1]}]
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, binary, "svcproxy", "--manifests", folder, "--mode", mode, "--admin", fmt.Sprintf("127.0.0.1:%d", admin))
+	cmd := exec.CommandContext(ctx, binary, "svcproxy", "--manifests", folder, "--mode", mode, "--admin", fmt.Sprintf("127.0.0.1:%d", admin), "--healthz-bind-address=")
 	cmd.Stderr, cmd.Dir = &stderr, "/"
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	if os.Geteuid() == 0 {

@@ -64,7 +64,7 @@ func TestSvcproxySkipsWhoRefuses(t *testing.T) {
 		cmd.Env = append(os.Environ(), "NODE_NAME=node0")
 		return cmd
 	}
-	proxy := portico("svcproxy", "--mode", "nftables", "--outlier-detection", "--admin", "127.0.0.1:10256")
+	proxy := portico("svcproxy", "--mode", "nftables", "--outlier-detection", "--admin", "127.0.0.1:10276")
 	var stderr bytes.Buffer
 	proxy.Stderr = &stderr
 	var err error
@@ -88,7 +88,7 @@ func TestSvcproxySkipsWhoRefuses(t *testing.T) {
 	}}
 	get := func(path string) string {
 		t.Helper()
-		response, err := client.Get("http://127.0.0.1:10256" + path)
+		response, err := client.Get("http://127.0.0.1:10276" + path)
 		if err != nil {
 			return err.Error()
 		}

@@ -137,7 +137,7 @@ func TestHealthCheckNodePortTaken(t *testing.T) {
 	apply(t, ns, host)
 	ready(t, ns, "host")
 	apply(t, ns, balanced("web", "", "  externalTrafficPolicy: Local\n  healthCheckNodePort: 31999"))
-	event(t, "Service", ns, "web", "HealthCheckNodePortTaken", "31999")
+	event(t, "Service", ns, "web", "FailedToStartServiceHealthcheck", "31999")
 }
 
 // Portico's own edge is behind a LoadBalancer Service, and sees the addresses of clients.

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/portico-ingress/portico/e2e/cluster"
 	"github.com/portico-ingress/portico/e2e/suite"
 )
@@ -59,7 +62,48 @@ func askHealth(ctx context.Context, at string) (status int, weight, body string,
 	}
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
+	if got := res.Header.Get("Content-Type") + " " + res.Header.Get("X-Content-Type-Options"); got != "application/json nosniff" {
+		return 0, "", "", fmt.Errorf("headers %v", res.Header)
+	}
 	return res.StatusCode, res.Header.Get("X-Load-Balancing-Endpoint-Weight"), string(b), err
+}
+
+// Load balancers in front of the nodes ask where kube-proxy would answer, and are told of a node that is
+// about to be taken away.
+func TestHealthz(t *testing.T) {
+	healthz := func(node string, want int) {
+		t.Helper()
+		suite.Wait(t, 20*time.Second, "/healthz of "+node, func(ctx context.Context) string {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(up.NodeIP(node).String(), "10256")+"/healthz", nil)
+			if err != nil {
+				return err.Error()
+			}
+			res, err := httpFrom(cluster.ClientHost, 2*time.Second, false).Do(req)
+			if err != nil {
+				return err.Error()
+			}
+			defer func() { _ = res.Body.Close() }()
+			if body, _ := io.ReadAll(res.Body); res.StatusCode != want {
+				return fmt.Sprint(res.Status, " ", string(body))
+			}
+			return ""
+		})
+	}
+	taint := func(taints string) {
+		t.Helper()
+		_, err := client.CoreV1().Nodes().Patch(context.WithoutCancel(t.Context()), "node2", types.MergePatchType, []byte(`{"spec":{"taints":`+taints+`}}`), metav1.PatchOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	healthz("node1", http.StatusOK)
+	healthz("node2", http.StatusOK)
+	t.Cleanup(func() { taint("null") })
+	taint(`[{"key":"ToBeDeletedByClusterAutoscaler","value":"1","effect":"PreferNoSchedule"}]`)
+	healthz("node2", http.StatusServiceUnavailable)
+	healthz("node1", http.StatusOK)
+	taint("null")
+	healthz("node2", http.StatusOK)
 }
 
 // The label that gives a Service to another proxy, put on and taken off while it is in use.

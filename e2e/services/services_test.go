@@ -324,7 +324,7 @@ func svcproxyPod(t *testing.T, node string) string {
 // admin reads from the admin address of the svcproxy of a node.
 func admin(t *testing.T, node, path string) string {
 	t.Helper()
-	res, err := httpFrom(node, 5*time.Second, false).Get("http://127.0.0.1:10256" + path)
+	res, err := httpFrom(node, 5*time.Second, false).Get("http://127.0.0.1:10276" + path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -110,11 +110,12 @@ func (b *Balancer) describe(e announce.Event) (kind, reason, note string) {
 	return corev1.EventTypeWarning, "AddressConflict", fmt.Sprintf("Machine %s on the LAN of %s of node %s uses %s: %s.", c.MAC, c.Interface, b.cfg.Node, e.Address, what)
 }
 
-// HealthPortTaken tells people that the healthCheckNodePort of a Service is not served here.
+// HealthPortTaken tells people that the healthCheckNodePort of a Service is not served here, by the reason
+// that kube-proxy gives.
 func (b *Balancer) HealthPortTaken(object corev1.ObjectReference, port uint16, err error) {
 	b.events.put(event{
-		object, corev1.EventTypeWarning, "HealthCheckNodePortTaken",
-		fmt.Sprintf("spec.healthCheckNodePort: %d cannot be served on node %s: %v; free the port, or give the Service another.", port, b.cfg.Node, err),
+		object, corev1.EventTypeWarning, "FailedToStartServiceHealthcheck",
+		fmt.Sprintf("spec.healthCheckNodePort: %d cannot be served on node %s and is tried again: %v; free the port, or give the Service another.", port, b.cfg.Node, err),
 	})
 }
 

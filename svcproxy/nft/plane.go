@@ -33,7 +33,9 @@ type Plane struct {
 	monitor *monitor
 	flows   *flows
 	// table is the name of the live table, or "".
-	table   string
+	table string
+	// told: what is wanted is known, because there have been complete Changes.
+	told    bool
 	entries map[string]*entry
 	node    Node
 	// shared counts who wants an element.
@@ -113,34 +115,47 @@ type Changes struct {
 
 // Apply makes changes live, in one transaction or, if they are many, in several, each of which
 // leaves every Service whole. After an error the changes are remembered, and the next Apply or
-// Repair makes them.
+// Repair makes them; but a Service that Validate refuses is left out, and its name stays what it
+// was.
 func (p *Plane) Apply(c Changes) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.unsure && p.table == "" && len(p.entries) == 0 && !c.Complete {
+	if !p.told && !c.Complete {
 		return errors.New("nft: the first Changes must be complete")
 	}
-	for _, s := range c.Put {
-		if err := s.Validate(); err != nil {
-			return err
-		}
-	}
+	p.told = true
+	invalid := c.leaveOut()
 	ops := p.note(c)
 	if p.unsure {
-		return p.reconcile()
+		return errors.Join(invalid, p.reconcile())
 	}
 	if err := p.writeOps(ops); err != nil {
-		return err
+		return errors.Join(invalid, err)
 	}
 	p.flows.written()
-	return nil
+	return invalid
+}
+
+// leaveOut takes out what Validate refuses, and gives why.
+func (c *Changes) leaveOut() error {
+	var all []error
+	put := make([]*Service, 0, len(c.Put))
+	for _, s := range c.Put {
+		if err := s.Validate(); err != nil {
+			all = append(all, err)
+			continue
+		}
+		put = append(put, s)
+	}
+	c.Put = put
+	return errors.Join(all...)
 }
 
 // Repair reads the kernel and changes what is not as wanted.
 func (p *Plane) Repair() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.unsure && p.table == "" && len(p.entries) == 0 {
+	if !p.told {
 		return nil // nothing is wanted yet
 	}
 	p.unsure = true

@@ -295,7 +295,7 @@ func (p *Plane) Cleanup() error {
 	if err != nil {
 		return err
 	}
-	p.table, p.unsure = "", true
+	p.table, p.unsure, p.told = "", true, false
 	p.entries, p.shared = map[string]*entry{}, map[element]int{}
 	return p.removeTables(tables)
 }

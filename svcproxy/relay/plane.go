@@ -157,14 +157,10 @@ type Changes struct {
 	Complete bool
 }
 
-// Apply makes changes live. An error means that something in c makes no sense, and then nothing has
-// changed; what cannot be served on this host is no error but a Problem.
+// Apply makes changes live. A Service that Validate refuses is left out and its name stays what it
+// was, which is the error; what cannot be served on this host is no error but a Problem.
 func (p *Plane) Apply(c Changes) error {
-	for _, s := range c.Put {
-		if err := s.Validate(); err != nil {
-			return err
-		}
-	}
+	invalid := c.leaveOut()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -179,7 +175,22 @@ func (p *Plane) Apply(c Changes) error {
 		changed = p.names()
 	}
 	p.settle(changed)
-	return nil
+	return invalid
+}
+
+// leaveOut takes out what Validate refuses, and gives why.
+func (c *Changes) leaveOut() error {
+	var all []error
+	put := make([]*Service, 0, len(c.Put))
+	for _, s := range c.Put {
+		if err := s.Validate(); err != nil {
+			all = append(all, err)
+			continue
+		}
+		put = append(put, s)
+	}
+	c.Put = put
+	return errors.Join(all...)
 }
 
 // Repair tries again what could not be served.
