@@ -3,6 +3,8 @@ package svcproxy
 import (
 	"net/netip"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/svcproxy/nft"
 )
@@ -58,6 +60,9 @@ func kernelService(p *Port) *nft.Service {
 		}
 		if e.ForLocal && len(s.Local) < nft.MaxEndpoints {
 			s.Local = append(s.Local, e.Addr)
+		}
+		if p.Protocol == corev1.ProtocolUDP && e.Ready && !e.Cluster && !e.ForLocal {
+			s.Kept = append(s.Kept, e.Addr)
 		}
 	}
 	return s

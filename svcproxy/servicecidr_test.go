@@ -28,8 +28,8 @@ func TestServiceCIDRsAreFollowed(t *testing.T) {
 	store.Open()
 	startController(t, l.Nodes[0], store, nft.Config{}, programmed)
 	<-programmed
-	theirs := func(label string) *corev1.Service {
-		return newService("theirs", l.Pods[1][0].IPv4.String(), func(s *corev1.Service) { s.Labels = map[string]string{labelProxyName: label} })
+	theirs := func(labels map[string]string) *corev1.Service {
+		return newService("theirs", l.Pods[1][0].IPv4.String(), func(s *corev1.Service) { s.Labels = labels })
 	}
 	cidr := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "more"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.180.1.0/24", "fd00:180:1::/48"}}}
 	for _, step := range []struct {
@@ -39,9 +39,9 @@ func TestServiceCIDRsAreFollowed(t *testing.T) {
 	}{
 		{"another Service", func() { store.Put(newService("t", "172.30.0.2", nil)) }, nil, nil},
 		{"a ServiceCIDR", func() { store.Put(cidr) }, netlab.ErrSilent, netlab.ErrSilent},
-		{"a Service of another program", func() { store.Put(theirs("another")) }, nil, netlab.ErrSilent},
-		{"it is ours now", func() { store.Put(theirs("")) }, netlab.ErrRefused, netlab.ErrSilent},
-		{"and theirs again", func() { store.Put(theirs("another")) }, nil, netlab.ErrSilent},
+		{"a Service of another program", func() { store.Put(theirs(map[string]string{labelProxyName: "another"})) }, nil, netlab.ErrSilent},
+		{"it is ours now", func() { store.Put(theirs(nil)) }, netlab.ErrRefused, netlab.ErrSilent},
+		{"and theirs again", func() { store.Put(theirs(map[string]string{labelProxyName: ""})) }, nil, netlab.ErrSilent},
 		{"and gone", func() {
 			store.Delete(manifests.Ref{Kind: manifests.KindService, Namespace: "ns", Name: "theirs"})
 		}, netlab.ErrSilent, netlab.ErrSilent},

@@ -119,7 +119,7 @@ func lost(old, s *Service) bool {
 
 func servingSet(s *Service) map[netip.AddrPort]struct{} {
 	set := make(map[netip.AddrPort]struct{}, len(s.Cluster))
-	for _, all := range [][]netip.AddrPort{s.Cluster, s.Local} {
+	for _, all := range [][]netip.AddrPort{s.Cluster, s.Local, s.Kept} {
 		for _, e := range all {
 			set[e] = struct{}{}
 		}

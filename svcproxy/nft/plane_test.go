@@ -463,30 +463,18 @@ func waitFlows(t *testing.T, h *netlab.Host, state string, words ...string) {
 	t.Fatalf("no flows %q in:\n%s", words, flows)
 }
 
-// refusing takes nothing while there is an error.
-type refusing struct {
-	Socket
-	err *error
-}
-
-func (r refusing) Send(b []byte) error {
-	if *r.err != nil {
-		return *r.err
-	}
-	return r.Socket.Send(b)
-}
-
 // A cluster without a Service is a state as any other: if it cannot be written at first, it is later.
 func TestNoServicesAreWantedToo(t *testing.T) {
-	refuse := errors.New("injected")
-	p := newPlane(t, netlab.NewHost(t), Config{Socket: func(kernel Socket) Socket { return refusing{kernel, &refuse} }})
-	if err := p.Apply(Changes{Complete: true, Node: node}); !errors.Is(err, refuse) {
+	h := netlab.NewHost(t)
+	foreign(t, h, "add table inet portico-a; add table inet portico-b")
+	p := newPlane(t, h, Config{})
+	if err := p.Apply(Changes{Complete: true, Node: node}); !errors.Is(err, errNoName) {
 		t.Fatal(err)
 	}
-	if err := p.Repair(); !errors.Is(err, refuse) {
+	if err := p.Repair(); !errors.Is(err, errNoName) {
 		t.Errorf("nothing is live, and nothing to be repaired: %v", err)
 	}
-	refuse = nil
+	foreign(t, h, "delete table inet portico-a; delete table inet portico-b")
 	apply(t, p, Changes{Put: []*Service{tcpService("10.180.0.10:8080")}})
 	if len(read(t, p)) == 0 {
 		t.Error("nothing is in the kernel")

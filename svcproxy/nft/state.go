@@ -21,6 +21,9 @@ type Service struct {
 	// Cluster and Local are the endpoints that the two traffic policies choose among. The order
 	// says nothing: an endpoint that stays keeps its place in the kernel.
 	Cluster, Local []netip.AddrPort
+	// Kept are other endpoints that flows of UDP stay with, although no new ones go there: they serve, and
+	// traffic policies and hints count when a flow begins, as for TCP.
+	Kept []netip.AddrPort
 	// OnNode are the addresses of those endpoints that run on this node: a connection that comes
 	// back to where it came from is masqueraded.
 	OnNode []netip.Addr
