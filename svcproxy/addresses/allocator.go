@@ -14,6 +14,9 @@ import (
 	"github.com/portico-ingress/portico/manifests"
 )
 
+// fieldStatus is the field of problems about an address that a Service has, and not about one that it wants.
+const fieldStatus = "status.loadBalancer"
+
 // Decision is what a Service gets.
 type Decision struct {
 	// Addresses, the one of the Service's first family first. Without any, the Service waits.
@@ -204,7 +207,7 @@ func (a *Allocator) keep(svc *corev1.Service, r request, namespaceLabels map[str
 	}
 	p := a.poolOf(d.Addresses[0])
 	if p == nil {
-		d.Problems = append(d.Problems, a.problem(svc, "status.loadBalancer", fmt.Errorf(
+		d.Problems = append(d.Problems, a.problem(svc, fieldStatus, fmt.Errorf(
 			"%s is in no pool any more; the Service keeps it, and gets another one as soon as an annotation asks for that", join(d.Addresses))))
 		return d, r.pool == ""
 	}

@@ -158,11 +158,7 @@ func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s S
 		if c.told[p] {
 			continue
 		}
-		note := p.Text
-		if p.Field != "" {
-			note = p.Field + ": " + note
-		}
-		err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, reasonOf(p, s), note)
+		err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, reasonOf(p, s), noted(p))
 		switch {
 		case err == nil:
 		case isFinal(err):
@@ -188,10 +184,10 @@ func reasonOf(p manifests.Problem, s State) string {
 		return "NotServed"
 	case p.Object.Kind == KindPool, p.Object.Kind == KindL2Advertisement, p.Object.Kind == manifests.KindConfigMap:
 		return "BadPool"
-	case p.Field == "status.loadBalancer":
-		return "AddressOfNoPool"
+	case p.Field == fieldStatus:
+		return reasonNoPool
 	}
-	return "NoAddress"
+	return reasonNone
 }
 
 func reference(ref manifests.Ref, s State) corev1.ObjectReference {

@@ -106,7 +106,7 @@ func (b *Balancer) state(namespaces cache.SharedIndexInformer, unserved []manife
 			s.UIDs[u.Object] = svc.UID
 		}
 	}
-	if len(p.pools)+len(p.problems) > 0 || slices.ContainsFunc(services, given) {
+	if len(p.pools)+len(p.problems) > 0 || slices.ContainsFunc(services, touched) {
 		s.Services = services
 	}
 	return s, true
