@@ -70,11 +70,25 @@ func (a *Allocator) Begin(services []*corev1.Service, namespaceLabels func(strin
 		return cmp.Or(x.CreationTimestamp.Compare(y.CreationTimestamp.Time), cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Name, y.Name))
 	})
 	for _, svc := range services {
-		if r, err := readRequest(svc); err == nil && a.Serves(svc) {
-			if d, ok := a.keep(svc, r, namespaceLabels(svc.Namespace)); ok {
-				a.record(nameOf(svc), r, d)
-			}
+		if a.Serves(svc) {
+			a.takeOver(svc, namespaceLabels(svc.Namespace))
 		}
+	}
+}
+
+// takeOver records what a Service has. What it was given stays its own also if what it asks for now
+// cannot be read or had: Allocate would have left it to it, too.
+func (a *Allocator) takeOver(svc *corev1.Service, namespaceLabels map[string]string) {
+	r, err := readRequest(svc)
+	if err == nil {
+		if d, ok := a.keep(svc, r, namespaceLabels); ok {
+			a.record(nameOf(svc), r, d)
+			return
+		}
+	}
+	had := Decision{Addresses: addressesOf(svc), Pool: svc.Annotations[AnnotationFrom]}
+	if _, given := svc.Annotations[AnnotationFrom]; given && (err != nil || r.wishes()) && a.undisputed(had, r) {
+		a.record(nameOf(svc), r, had)
 	}
 }
 
@@ -102,10 +116,7 @@ func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]str
 	}
 	d, ok := a.keep(svc, r, namespaceLabels)
 	if !ok {
-		d = a.assign(svc, r, namespaceLabels)
-	}
-	if len(d.Addresses) == 0 && len(had.Addresses) > 0 && a.mayStay(had, r) {
-		d.Addresses, d.Pool = had.Addresses, had.Pool
+		d = a.assign(svc, r, had, namespaceLabels)
 	}
 	if len(d.Addresses) > 0 {
 		a.record(name, r, d)
@@ -114,9 +125,17 @@ func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]str
 }
 
 // mayStay says whether a Service whose new wish cannot be granted goes on with what it has: if
-// the wish is for an address, and nobody is in the way of the old one.
+// the wish is for an address or a pool, and nobody is in the way of the old one.
 func (a *Allocator) mayStay(had Decision, r request) bool {
-	return (len(r.ips) > 0 || r.pool != "") && !slices.ContainsFunc(had.Addresses, func(addr netip.Addr) bool {
+	return r.wishes() && a.undisputed(had, r)
+}
+
+// wishes says whether the Service asks for an address or a pool.
+func (r request) wishes() bool { return len(r.ips) > 0 || r.pool != "" }
+
+// undisputed says whether nobody and nothing but its own wish is in the way of what a Service has.
+func (a *Allocator) undisputed(had Decision, r request) bool {
+	return !slices.ContainsFunc(had.Addresses, func(addr netip.Addr) bool {
 		return addr.Is4() && !r.v4 || addr.Is6() && !r.v6 || a.unavailable(addr, r) != nil
 	})
 }
@@ -255,8 +274,8 @@ func (a *Allocator) usersOf(addr netip.Addr) []types.NamespacedName {
 	})
 }
 
-// assign finds new addresses.
-func (a *Allocator) assign(svc *corev1.Service, r request, namespaceLabels map[string]string) Decision {
+// assign finds new addresses, or leaves the Service what it had.
+func (a *Allocator) assign(svc *corev1.Service, r request, had Decision, namespaceLabels map[string]string) Decision {
 	pools, err := a.eligible(svc, r, namespaceLabels)
 	field := r.field
 	if err == nil && len(r.ips) > 0 {
@@ -274,6 +293,9 @@ func (a *Allocator) assign(svc *corev1.Service, r request, namespaceLabels map[s
 			return d
 		}
 		err = exhausted(pools, r)
+	}
+	if len(had.Addresses) > 0 && a.mayStay(had, r) {
+		return Decision{Addresses: had.Addresses, Pool: had.Pool, Problems: []manifests.Problem{a.problem(svc, field, keeping(err, had))}}
 	}
 	return Decision{Problems: []manifests.Problem{a.problem(svc, field, fmt.Errorf("%w; the Service waits for an address", err))}}
 }

@@ -182,7 +182,9 @@ func reasonOf(p manifests.Problem, s State) string {
 	switch {
 	case slices.Contains(s.Unserved, p):
 		return "NotServed"
-	case p.Object.Kind == KindPool, p.Object.Kind == KindL2Advertisement, p.Object.Kind == manifests.KindConfigMap:
+	case p.Object.Kind == KindL2Advertisement:
+		return "BadL2Advertisement"
+	case p.Object.Kind == KindPool, p.Object.Kind == manifests.KindConfigMap:
 		return "BadPool"
 	case p.Field == fieldStatus:
 		return reasonNoPool
