@@ -25,6 +25,9 @@ type Decision struct {
 	Pool string
 	// Problems are about this Service.
 	Problems []manifests.Problem
+
+	// leaving are addresses that it had, and that may be in its status still.
+	leaving []netip.Addr
 }
 
 // Allocator knows which Service has which addresses. Its cost per Service does not depend on
@@ -72,6 +75,8 @@ func (a *Allocator) Begin(services []*corev1.Service, namespaceLabels func(strin
 	for _, svc := range services {
 		if a.Serves(svc) {
 			a.takeOver(svc, namespaceLabels(svc.Namespace))
+		} else if _, given := svc.Annotations[AnnotationFrom]; given {
+			a.linger(nameOf(svc), Decision{Addresses: addressesOf(svc)})
 		}
 	}
 }
@@ -87,7 +92,7 @@ func (a *Allocator) takeOver(svc *corev1.Service, namespaceLabels map[string]str
 		}
 	}
 	had := Decision{Addresses: addressesOf(svc), Pool: svc.Annotations[AnnotationFrom]}
-	if _, given := svc.Annotations[AnnotationFrom]; given && (err != nil || r.wishes()) && a.undisputed(had, r) {
+	if _, given := svc.Annotations[AnnotationFrom]; given && len(had.Addresses) > 0 && (err != nil || r.wishes()) && a.undisputed(had, r) {
 		a.record(nameOf(svc), r, had)
 	}
 }
@@ -166,7 +171,8 @@ func (a *Allocator) problem(svc *corev1.Service, field string, err error) manife
 
 // Release gives back what a Service has.
 func (a *Allocator) Release(name types.NamespacedName) {
-	for _, addr := range a.services[name].Addresses {
+	had := a.services[name]
+	for _, addr := range slices.Concat(had.Addresses, had.leaving) {
 		users := a.users[addr]
 		a.unshare(users[name].share, addr)
 		delete(users, name)
@@ -189,23 +195,41 @@ func (a *Allocator) unshare(key shareKey, addr netip.Addr) {
 	}
 }
 
+// linger keeps what a Service had from being given to others until it is released, beside what it has now.
+func (a *Allocator) linger(name types.NamespacedName, had Decision) {
+	now := a.services[name]
+	for _, addr := range slices.Concat(had.Addresses, had.leaving) {
+		if !slices.Contains(now.Addresses, addr) && !slices.Contains(now.leaving, addr) {
+			now.leaving = append(slices.Clip(now.leaving), addr)
+			a.hold(addr, name, use{})
+		}
+	}
+	if len(now.leaving) > 0 {
+		a.services[name] = now
+	}
+}
+
 func (a *Allocator) record(name types.NamespacedName, r request, d Decision) {
+	for _, addr := range d.Addresses {
+		a.hold(addr, name, use{r.share, r.ports})
+	}
+	a.services[name] = d
+}
+
+func (a *Allocator) hold(addr netip.Addr, name types.NamespacedName, u use) {
 	if a.users == nil {
 		a.users = map[netip.Addr]map[types.NamespacedName]use{}
 		a.services = map[types.NamespacedName]Decision{}
 		a.shared = map[shareKey]map[netip.Addr]int{}
 	}
-	a.services[name] = d
-	for _, addr := range d.Addresses {
-		if a.users[addr] == nil {
-			a.users[addr] = map[types.NamespacedName]use{}
-		}
-		a.users[addr][name] = use{r.share, r.ports}
-		if a.shared[r.share] == nil {
-			a.shared[r.share] = map[netip.Addr]int{}
-		}
-		a.shared[r.share][addr]++
+	if a.users[addr] == nil {
+		a.users[addr] = map[types.NamespacedName]use{}
 	}
+	a.users[addr][name] = u
+	if a.shared[u.share] == nil {
+		a.shared[u.share] = map[netip.Addr]int{}
+	}
+	a.shared[u.share][addr]++
 }
 
 // keep finds what the Service has, if it may go on having it.

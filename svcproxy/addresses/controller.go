@@ -97,10 +97,15 @@ func (c *Controller) Sync(ctx context.Context, s State) ([]manifests.Problem, er
 	problems := append([]manifests.Problem(nil), s.PoolProblems...)
 	var errs []error
 	for _, svc := range s.Services {
+		had := c.allocator.services[nameOf(svc)]
 		d := c.allocator.Allocate(svc, s.NamespaceLabels[svc.Namespace])
 		problems = append(problems, d.Problems...)
-		if err := c.settle(ctx, svc, d); err != nil {
+		settled, err := c.settle(ctx, svc, d)
+		if err != nil {
 			errs = append(errs, err)
+		}
+		if !settled {
+			c.allocator.linger(nameOf(svc), had)
 		}
 	}
 	problems = append(problems, s.Unserved...)
@@ -124,19 +129,20 @@ func (c *Controller) forget(services []*corev1.Service) {
 	c.known = still
 }
 
-func (c *Controller) settle(ctx context.Context, svc *corev1.Service, d Decision) error {
+// settle writes what was decided, and says whether the API server has it all.
+func (c *Controller) settle(ctx context.Context, svc *corev1.Service, d Decision) (bool, error) {
 	ours := c.allocator.Serves(svc)
 	if agrees(svc, d, ours) {
-		return nil
+		return true, nil
 	}
 	before := svc.Status
 	svc = svc.DeepCopy() // of others, who only read it
 	err := c.write.apply(ctx, svc, d, ours)
 	switch {
 	case apierrors.IsConflict(err):
-		return nil
+		return false, nil
 	case err != nil:
-		return err
+		return false, err
 	}
 	if len(d.Addresses) > 0 && len(before.LoadBalancer.Ingress) == 0 {
 		about := corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID}
@@ -144,7 +150,7 @@ func (c *Controller) settle(ctx context.Context, svc *corev1.Service, d Decision
 			c.log.Warn("Event not written", zap.Error(err))
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // tell makes each new problem an Event on its object, once for as long as it lasts. The error is

@@ -64,7 +64,7 @@ func (w writer) apply(ctx context.Context, svc *corev1.Service, d Decision, ours
 func (w writer) clear(ctx context.Context, svc *corev1.Service) error {
 	_, was := svc.Annotations[AnnotationFrom]
 	ingress := svc.Status.LoadBalancer.Ingress
-	if was && svc.DeletionTimestamp == nil {
+	if was { // also if it is being deleted: somebody else's finalizer may keep it for long, and its address is another's soon
 		ingress = nil
 	}
 	if err := w.status(ctx, svc, ingress, nil); err != nil || !was {
