@@ -15,19 +15,21 @@ type Advertised struct {
 	By bool
 	// Nodes are those that may; nil are all.
 	Nodes []string
-	// Interfaces are those that may; none are all.
+	// Interfaces are those of one node that may; none are all.
 	Interfaces []string
 }
 
-// Advertisements reads L2Advertisements for one pool. nodes has the labels of all nodes. Where needed is false
+// Advertisements reads L2Advertisements for one pool, as they are for the node self: as in MetalLB, the interfaces of an
+// L2Advertisement are those of the nodes that it selects. nodes has the labels of all nodes. Where needed is false
 // no L2Advertisement has to be about the pool: that is for those of the flags and of a ConfigMap. One that Validate
 // refuses is not read.
-func Advertisements(p *Pool, resources []L2Advertisement, nodes map[string]map[string]string, needed bool) Advertised {
+func Advertisements(p *Pool, resources []L2Advertisement, nodes map[string]map[string]string, self string, needed bool) Advertised {
 	if !needed {
 		return Advertised{By: true}
 	}
 	a := Advertised{Nodes: []string{}}
-	allNodes, allInterfaces := false, false
+	allNodes := false
+	var here, anywhere interfaces
 	for _, r := range resources {
 		if _, err := r.Validate(); err != nil || !r.about(p) {
 			continue
@@ -35,22 +37,38 @@ func Advertisements(p *Pool, resources []L2Advertisement, nodes map[string]map[s
 		from, _ := readSelectors(r.Spec.NodeSelectors)
 		a.By = true
 		allNodes = allNodes || len(from) == 0
-		allInterfaces = allInterfaces || len(r.Spec.Interfaces) == 0
-		a.Interfaces = append(a.Interfaces, r.Spec.Interfaces...)
 		for name, set := range nodes {
 			if anySelects(from, set) && !slices.Contains(a.Nodes, name) {
 				a.Nodes = append(a.Nodes, name)
 			}
+		}
+		if anywhere.add(r); len(from) == 0 || anySelects(from, nodes[self]) {
+			here.add(r)
 		}
 	}
 	slices.Sort(a.Nodes)
 	if allNodes {
 		a.Nodes = nil
 	}
-	if allInterfaces {
-		a.Interfaces = nil
+	if !here.any { // a node that has the address still, until another one has it, answers for it where it did
+		here = anywhere
 	}
+	a.Interfaces = here.names
 	return a
+}
+
+// interfaces are those of several L2Advertisements together.
+type interfaces struct {
+	names    []string
+	any, all bool
+}
+
+func (i *interfaces) add(r L2Advertisement) {
+	i.any, i.all = true, i.all || len(r.Spec.Interfaces) == 0
+	i.names = append(i.names, r.Spec.Interfaces...)
+	if i.all {
+		i.names = nil
+	}
 }
 
 // Validate says which field cannot be read, and why.

@@ -17,6 +17,8 @@ import (
 
 // settings are everything that is watched besides Services and their endpoints.
 type settings struct {
+	// self is the name of this node.
+	self       string
 	nodes      []*corev1.Node
 	pools      []addresses.IPAddressPool
 	l2         []addresses.L2Advertisement
@@ -107,7 +109,7 @@ func (s *settings) advertised(p *pooled, name string) addresses.Advertised {
 	if !needed && !p.others[name] && !p.unread {
 		needed = len(s.l2) > 0
 	}
-	return addresses.Advertisements(&addresses.Pool{Name: name, Labels: set}, s.l2, labels, needed)
+	return addresses.Advertisements(&addresses.Pool{Name: name, Labels: set}, s.l2, labels, s.self, needed)
 }
 
 // desired is what the nodes are to announce, for which Services each address is, and what

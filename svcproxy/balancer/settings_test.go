@@ -177,6 +177,27 @@ func TestDesired(t *testing.T) {
 	}
 }
 
+// Each node announces on the interfaces of the L2Advertisements that select it, and on no others.
+func TestInterfacesOfThisNode(t *testing.T) {
+	on := func(rack, name string) addresses.L2Advertisement {
+		return addresses.L2Advertisement{Spec: addresses.L2AdvertisementSpec{
+			Interfaces: []string{name}, NodeSelectors: []metav1.LabelSelector{{MatchLabels: map[string]string{"rack": rack}}},
+		}}
+	}
+	for self, want := range map[string]string{"a": "eth0", "b": "eth1"} {
+		s := settings{
+			self: self, nodes: []*corev1.Node{node("a", "192.0.2.100"), node("b", "192.0.2.101")},
+			pools: []addresses.IPAddressPool{pool("p", "192.0.2.0/28")}, l2: []addresses.L2Advertisement{on("a", "eth0"), on("b", "eth1")},
+		}
+		claim, _ := claimOf(balanced("p", "192.0.2.1"), slices.Values(slicesOf()))
+		p := s.pooled(nil)
+		got, _, _ := s.desired(&p, map[string]serviceClaim{"default/web": claim})
+		if c := got.Claims[netip.MustParseAddr("192.0.2.1")]; !slices.Equal(c.Interfaces, []string{want}) || !slices.Equal(c.Nodes, []string{"a", "b"}) {
+			t.Errorf("%s: %+v", self, c)
+		}
+	}
+}
+
 // Two Services that share an address have one owner, on a node with endpoints of the Local one.
 func TestShared(t *testing.T) {
 	s := settings{nodes: []*corev1.Node{node("a", "192.0.2.100")}}

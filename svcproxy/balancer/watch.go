@@ -149,7 +149,7 @@ func (w *watcher) resourcesSynced() bool {
 // settings are what is known now, in the order of names.
 func (w *watcher) settings() *settings {
 	poolsIn, l2In := w.resources()
-	s := &settings{nodes: typed[corev1.Node](w.nodes), configMaps: typed[corev1.ConfigMap](w.configMaps)}
+	s := &settings{self: w.cfg.Node, nodes: typed[corev1.Node](w.nodes), configMaps: typed[corev1.ConfigMap](w.configMaps)}
 	s.setPools(decoded[addresses.IPAddressPool](poolsIn))
 	s.l2 = w.good.heed(s, decoded[addresses.L2Advertisement](l2In))
 	return s
