@@ -2,6 +2,7 @@ package addresses
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -14,8 +15,12 @@ import (
 	"github.com/portico-ingress/portico/manifests"
 )
 
-// fieldStatus is the field of problems about an address that a Service has, and not about one that it wants.
-const fieldStatus = "status.loadBalancer"
+// Fields of problems about an address that a Service has, and not about one that it wants: one of ours that is in no pool, and one
+// of another load balancer.
+const (
+	fieldStatus  = "status.loadBalancer"
+	fieldForeign = "status.loadBalancer.ingress"
+)
 
 // Decision is what a Service gets.
 type Decision struct {
@@ -28,6 +33,8 @@ type Decision struct {
 
 	// leaving are addresses that it had, and that may be in its status still.
 	leaving []netip.Addr
+	// foreign: the addresses in its status are another load balancer's, and stay there.
+	foreign bool
 }
 
 // Allocator knows which Service has which addresses. Its cost per Service does not depend on
@@ -91,8 +98,9 @@ func (a *Allocator) takeOver(svc *corev1.Service, namespaceLabels map[string]str
 			return
 		}
 	}
-	had := Decision{Addresses: addressesOf(svc), Pool: svc.Annotations[AnnotationFrom]}
-	if _, given := svc.Annotations[AnnotationFrom]; given && len(had.Addresses) > 0 && (err != nil || r.wishes()) && a.undisputed(had, r) {
+	pool, given := allocatedFrom(svc)
+	had := Decision{Addresses: addressesOf(svc), Pool: pool}
+	if given && len(had.Addresses) > 0 && (err != nil || r.wishes()) && a.undisputed(had, r) {
 		a.record(nameOf(svc), r, had)
 	}
 }
@@ -105,7 +113,7 @@ func nameOf(svc *corev1.Service) types.NamespacedName {
 // for others or is not entitled to them.
 func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]string) Decision {
 	name := nameOf(svc)
-	had, hadAny := a.services[name]
+	had := a.services[name]
 	if !a.Serves(svc) {
 		a.Release(name)
 		return Decision{}
@@ -116,8 +124,11 @@ func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]str
 		return Decision{Addresses: had.Addresses, Pool: had.Pool, Problems: []manifests.Problem{a.problem(svc, r.field, keeping(err, had))}}
 	}
 	a.Release(name)
-	if hadAny {
-		svc = withStatus(svc, had)
+	if len(had.Addresses) > 0 {
+		svc, r.given = withStatus(svc, had), true
+	}
+	if a.foreign(svc, r) {
+		return Decision{foreign: true, Problems: []manifests.Problem{a.problem(svc, fieldForeign, errForeign)}}
 	}
 	d, ok := a.keep(svc, r, namespaceLabels)
 	if !ok {
@@ -127,6 +138,19 @@ func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]str
 		a.record(name, r, d)
 	}
 	return d
+}
+
+var errForeign = errors.New("it is another load balancer's, which is left alone; to have an address of Portico's instead, " +
+	"have that one leave this Service alone, and give it the annotation metallb.io/address-pool")
+
+// foreign says whether another load balancer serves a Service: it has an address that is in no pool and was not given by us, and
+// nobody asks for one of ours. To write another one would only begin a duel.
+func (a *Allocator) foreign(svc *corev1.Service, r request) bool {
+	return !r.given && !r.wishes() && svc.Spec.LoadBalancerClass == nil && slices.ContainsFunc(svc.Status.LoadBalancer.Ingress,
+		func(in corev1.LoadBalancerIngress) bool {
+			addr, err := netip.ParseAddr(in.IP)
+			return err != nil || a.poolOf(addr) == nil
+		})
 }
 
 // mayStay says whether a Service whose new wish cannot be granted goes on with what it has: if
@@ -252,7 +276,7 @@ func (a *Allocator) keep(svc *corev1.Service, r request, namespaceLabels map[str
 	if p == nil {
 		d.Problems = append(d.Problems, a.problem(svc, fieldStatus, fmt.Errorf(
 			"%s is in no pool any more; the Service keeps it, and gets another one as soon as an annotation asks for that", join(d.Addresses))))
-		return d, r.pool == ""
+		return d, r.pool == "" && r.given
 	}
 	if ok, _ := p.serves(svc, namespaceLabels); !ok || r.pool != "" && r.pool != p.Name {
 		return d, false

@@ -20,6 +20,8 @@ const (
 	reasonAssigned = "Assigned"
 	reasonNone     = "NoAddress"
 	reasonNoPool   = "AddressOfNoPool"
+	// reasonForeign: another load balancer gave it an address.
+	reasonForeign = "AddressOfAnother"
 	// reasonKept: it has an address, but not as it asks now.
 	reasonKept = "KeepsAddress"
 )
@@ -41,11 +43,22 @@ func conditionOf(svc *corev1.Service, d Decision) *metav1.Condition {
 		if len(d.Addresses) > 0 {
 			c.Reason = reasonKept
 		}
-		if p.Field == fieldStatus {
-			c.Reason = reasonNoPool
+		if len(d.Addresses) == 0 || p.Field == fieldStatus {
+			c.Reason = reasonOf(p)
 		}
 	}
 	return &c
+}
+
+// reasonOf is the reason of a Problem of a Service.
+func reasonOf(p manifests.Problem) string {
+	switch p.Field {
+	case fieldStatus:
+		return reasonNoPool
+	case fieldForeign:
+		return reasonForeign
+	}
+	return reasonNone
 }
 
 // noted is a Problem without its object, on which it is told.

@@ -164,7 +164,7 @@ func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s S
 		if c.told[p] {
 			continue
 		}
-		err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, reasonOf(p, s), noted(p))
+		err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, eventReason(p, s), noted(p))
 		switch {
 		case err == nil:
 		case isFinal(err):
@@ -184,7 +184,7 @@ func isFinal(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err)
 }
 
-func reasonOf(p manifests.Problem, s State) string {
+func eventReason(p manifests.Problem, s State) string {
 	switch {
 	case slices.Contains(s.Unserved, p):
 		return "NotServed"
@@ -192,10 +192,8 @@ func reasonOf(p manifests.Problem, s State) string {
 		return "BadL2Advertisement"
 	case p.Object.Kind == KindPool, p.Object.Kind == manifests.KindConfigMap:
 		return "BadPool"
-	case p.Field == fieldStatus:
-		return reasonNoPool
 	}
-	return reasonNone
+	return reasonOf(p)
 }
 
 func reference(ref manifests.Ref, s State) corev1.ObjectReference {

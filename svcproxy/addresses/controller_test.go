@@ -244,6 +244,31 @@ func TestControllerLeavesOthersAlone(t *testing.T) {
 	}
 }
 
+// What another load balancer gave a Service without a class stays as it is, and nothing of ours comes to it but an explanation.
+func TestControllerLeavesForeignAddressesAlone(t *testing.T) {
+	svc := lbService("klipper")
+	svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "10.0.0.7"}}
+	k := newControllerCase(t, svc)
+	k.sync()
+	k.sync()
+	got := k.get("klipper")
+	if address(got) != "10.0.0.7" || len(got.Finalizers)+len(got.Annotations) > 0 {
+		t.Errorf("changed: %s %v %v", address(got), got.Finalizers, got.Annotations)
+	}
+	if c := conditionIn(got); c == nil || c.Status != "False" || c.Reason != "AddressOfAnother" {
+		t.Errorf("condition %+v", c)
+	}
+	if got := k.events(); len(got) != 1 || !strings.HasPrefix(got[0], "Warning AddressOfAnother klipper: status.loadBalancer.ingress: it is another load balancer's") {
+		t.Errorf("events %q", got)
+	}
+	// The other one leaves it.
+	k.change("klipper", func(svc *corev1.Service) { svc.Status.LoadBalancer.Ingress = nil })
+	k.sync()
+	if got := k.get("klipper"); address(got) != "192.0.2.1" || conditionIn(got).Reason != "Assigned" {
+		t.Errorf("%s %v", address(got), got.Status.Conditions)
+	}
+}
+
 func TestPoolsOfConfigMap(t *testing.T) {
 	cm := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "portico", Name: "pools"},

@@ -106,7 +106,9 @@ func (c *goldenCase) step(t *testing.T, text []byte) string {
 			continue
 		}
 		d := c.allocator.Allocate(svc, c.labels(svc.Namespace))
-		svc.Status.LoadBalancer.Ingress = nil
+		if !d.foreign {
+			svc.Status.LoadBalancer.Ingress = nil
+		}
 		for _, addr := range d.Addresses {
 			svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: addr.String()})
 		}
@@ -124,6 +126,8 @@ func (c *goldenCase) step(t *testing.T, text []byte) string {
 
 func describe(d Decision) string {
 	switch {
+	case d.foreign:
+		return "left alone"
 	case len(d.Addresses) == 0:
 		return "-"
 	case d.Pool == "":

@@ -34,6 +34,9 @@ func agrees(svc *corev1.Service, d Decision, ours bool) bool {
 		_, was := svc.Annotations[AnnotationFrom]
 		return !was && !Explained(svc)
 	}
+	if d.foreign {
+		return sameCondition(conditionIn(svc), conditionOf(svc, d))
+	}
 	return (len(d.Addresses) == 0 || marked(svc, d.Pool)) && sameCondition(conditionIn(svc), conditionOf(svc, d)) &&
 		slices.EqualFunc(ingressOf(svc, d), svc.Status.LoadBalancer.Ingress, sameIngress)
 }
@@ -56,7 +59,11 @@ func (w writer) apply(ctx context.Context, svc *corev1.Service, d Decision, ours
 			return err
 		}
 	}
-	return w.status(ctx, svc, ingressOf(svc, d), conditionOf(svc, d))
+	ingress := ingressOf(svc, d)
+	if d.foreign {
+		ingress = svc.Status.LoadBalancer.Ingress
+	}
+	return w.status(ctx, svc, ingress, conditionOf(svc, d))
 }
 
 // clear takes our traces off a Service that is not ours any more, or is being deleted. A
@@ -81,7 +88,7 @@ func (w writer) mark(ctx context.Context, svc *corev1.Service, pool string) erro
 		return nil
 	}
 	if pool == "" { // of no pool any more: it was of this one
-		pool = svc.Annotations[AnnotationFrom]
+		pool, _ = allocatedFrom(svc)
 	}
 	finalizers := svc.Finalizers
 	if !slices.Contains(finalizers, Finalizer) {
