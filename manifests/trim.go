@@ -3,6 +3,7 @@ package manifests
 import (
 	"fmt"
 	"maps"
+	"strings"
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
@@ -83,9 +84,12 @@ func trimIngress(v *networkingv1.Ingress) *networkingv1.Ingress {
 // serviceLabels are the labels of a Service that are read: who serves it.
 var serviceLabels = []string{"service.kubernetes.io/service-proxy-name"}
 
+// ConditionPrefix begins the types of the conditions that Portico writes.
+const ConditionPrefix = "portico.dev/"
+
 // trimService keeps the whole spec, which is small and which L4 reads nearly all of, the labels
 // of a load balancer, because pools of addresses select by them, and the finalizers, one of which
-// is the load balancer's.
+// is the load balancer's. Of the conditions it keeps Portico's own.
 func trimService(v *corev1.Service) *corev1.Service {
 	t := &corev1.Service{
 		ObjectMeta: trimMeta(&v.ObjectMeta),
@@ -93,6 +97,11 @@ func trimService(v *corev1.Service) *corev1.Service {
 		Status:     corev1.ServiceStatus{LoadBalancer: v.Status.LoadBalancer},
 	}
 	t.Finalizers = v.Finalizers
+	for _, c := range v.Status.Conditions {
+		if strings.HasPrefix(c.Type, ConditionPrefix) {
+			t.Status.Conditions = append(t.Status.Conditions, c)
+		}
+	}
 	if v.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		t.Labels = internKeys(v.Labels)
 	} else {

@@ -44,8 +44,8 @@ func TestTrim(t *testing.T) {
 			&networkingv1.Ingress{ObjectMeta: trimmedMeta(nil), Spec: networkingv1.IngressSpec{IngressClassName: &node}},
 		},
 		"Service": {
-			&corev1.Service{ObjectMeta: fullMeta(), Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.2", HealthCheckNodePort: 5}, Status: corev1.ServiceStatus{LoadBalancer: lb, Conditions: []metav1.Condition{{}}}},
-			&corev1.Service{ObjectMeta: serviceMeta, Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.2", HealthCheckNodePort: 5}, Status: corev1.ServiceStatus{LoadBalancer: lb}},
+			&corev1.Service{ObjectMeta: fullMeta(), Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.2", HealthCheckNodePort: 5}, Status: corev1.ServiceStatus{LoadBalancer: lb, Conditions: []metav1.Condition{{Type: "Ready"}, {Type: "portico.dev/x"}}}},
+			&corev1.Service{ObjectMeta: serviceMeta, Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.2", HealthCheckNodePort: 5}, Status: corev1.ServiceStatus{LoadBalancer: lb, Conditions: []metav1.Condition{{Type: "portico.dev/x"}}}},
 		},
 		"a load balancer": {
 			&corev1.Service{ObjectMeta: fullMeta(), Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer}},

@@ -2,6 +2,7 @@ package addresses
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -14,6 +15,13 @@ import (
 	"github.com/portico-ingress/portico/manifests"
 )
 
+// Fields of problems about an address that a Service has, and not about one that it wants: one of ours that is in no pool, and one
+// of another load balancer.
+const (
+	fieldStatus  = "status.loadBalancer"
+	fieldForeign = "status.loadBalancer.ingress"
+)
+
 // Decision is what a Service gets.
 type Decision struct {
 	// Addresses, the one of the Service's first family first. Without any, the Service waits.
@@ -22,6 +30,11 @@ type Decision struct {
 	Pool string
 	// Problems are about this Service.
 	Problems []manifests.Problem
+
+	// leaving are addresses that it had, and that may be in its status still.
+	leaving []netip.Addr
+	// foreign: the addresses in its status are another load balancer's, and stay there.
+	foreign bool
 }
 
 // Allocator knows which Service has which addresses. Its cost per Service does not depend on
@@ -67,11 +80,28 @@ func (a *Allocator) Begin(services []*corev1.Service, namespaceLabels func(strin
 		return cmp.Or(x.CreationTimestamp.Compare(y.CreationTimestamp.Time), cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Name, y.Name))
 	})
 	for _, svc := range services {
-		if r, err := readRequest(svc); err == nil && a.Serves(svc) {
-			if d, ok := a.keep(svc, r, namespaceLabels(svc.Namespace)); ok {
-				a.record(nameOf(svc), r, d)
-			}
+		if a.Serves(svc) {
+			a.takeOver(svc, namespaceLabels(svc.Namespace))
+		} else if _, given := svc.Annotations[AnnotationFrom]; given {
+			a.linger(nameOf(svc), Decision{Addresses: addressesOf(svc)})
 		}
+	}
+}
+
+// takeOver records what a Service has. What it was given stays its own also if what it asks for now
+// cannot be read or had: Allocate would have left it to it, too.
+func (a *Allocator) takeOver(svc *corev1.Service, namespaceLabels map[string]string) {
+	r, err := readRequest(svc)
+	if err == nil {
+		if d, ok := a.keep(svc, r, namespaceLabels); ok {
+			a.record(nameOf(svc), r, d)
+			return
+		}
+	}
+	pool, given := allocatedFrom(svc)
+	had := Decision{Addresses: addressesOf(svc), Pool: pool}
+	if given && len(had.Addresses) > 0 && (err != nil || r.wishes()) && a.undisputed(had, r) {
+		a.record(nameOf(svc), r, had)
 	}
 }
 
@@ -83,7 +113,7 @@ func nameOf(svc *corev1.Service) types.NamespacedName {
 // for others or is not entitled to them.
 func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]string) Decision {
 	name := nameOf(svc)
-	had, hadAny := a.services[name]
+	had := a.services[name]
 	if !a.Serves(svc) {
 		a.Release(name)
 		return Decision{}
@@ -94,17 +124,17 @@ func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]str
 		return Decision{Addresses: had.Addresses, Pool: had.Pool, Problems: []manifests.Problem{a.problem(svc, r.field, keeping(err, had))}}
 	}
 	a.Release(name)
-	if hadAny {
-		svc = withStatus(svc, had)
+	if len(had.Addresses) > 0 {
+		svc, r.given = withStatus(svc, had), true
+	}
+	if a.foreign(svc, r) {
+		return Decision{foreign: true, Problems: []manifests.Problem{a.problem(svc, fieldForeign, errForeign)}}
 	}
 	d, ok := a.keep(svc, r, namespaceLabels)
 	if ok {
 		d = a.complete(svc, r, d)
 	} else {
-		d = a.assign(svc, r, namespaceLabels)
-	}
-	if len(d.Addresses) == 0 && len(had.Addresses) > 0 && a.mayStay(had, r) {
-		d.Addresses, d.Pool = had.Addresses, had.Pool
+		d = a.assign(svc, r, had, namespaceLabels)
 	}
 	if len(d.Addresses) > 0 {
 		a.record(name, r, d)
@@ -112,10 +142,31 @@ func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]str
 	return d
 }
 
+var errForeign = errors.New("it is another load balancer's, which is left alone; to have an address of Portico's instead, " +
+	"have that one leave this Service alone, and give it the annotation metallb.io/address-pool")
+
+// foreign says whether another load balancer serves a Service: it has an address that is in no pool and was not given by us, and
+// nobody asks for one of ours. To write another one would only begin a duel.
+func (a *Allocator) foreign(svc *corev1.Service, r request) bool {
+	return !r.given && !r.wishes() && svc.Spec.LoadBalancerClass == nil && slices.ContainsFunc(svc.Status.LoadBalancer.Ingress,
+		func(in corev1.LoadBalancerIngress) bool {
+			addr, err := netip.ParseAddr(in.IP)
+			return err != nil || a.poolOf(addr) == nil
+		})
+}
+
 // mayStay says whether a Service whose new wish cannot be granted goes on with what it has: if
-// the wish is for an address, and nobody is in the way of the old one.
+// the wish is for an address or a pool, and nobody is in the way of the old one.
 func (a *Allocator) mayStay(had Decision, r request) bool {
-	return (len(r.ips) > 0 || r.pool != "") && !slices.ContainsFunc(had.Addresses, func(addr netip.Addr) bool {
+	return r.wishes() && a.undisputed(had, r)
+}
+
+// wishes says whether the Service asks for an address or a pool.
+func (r request) wishes() bool { return len(r.ips) > 0 || r.pool != "" }
+
+// undisputed says whether nobody and nothing but its own wish is in the way of what a Service has.
+func (a *Allocator) undisputed(had Decision, r request) bool {
+	return !slices.ContainsFunc(had.Addresses, func(addr netip.Addr) bool {
 		return addr.Is4() && !r.v4 || addr.Is6() && !r.v6 || a.unavailable(addr, r) != nil
 	})
 }
@@ -146,7 +197,8 @@ func (a *Allocator) problem(svc *corev1.Service, field string, err error) manife
 
 // Release gives back what a Service has.
 func (a *Allocator) Release(name types.NamespacedName) {
-	for _, addr := range a.services[name].Addresses {
+	had := a.services[name]
+	for _, addr := range slices.Concat(had.Addresses, had.leaving) {
 		users := a.users[addr]
 		a.unshare(users[name].share, addr)
 		delete(users, name)
@@ -169,23 +221,41 @@ func (a *Allocator) unshare(key shareKey, addr netip.Addr) {
 	}
 }
 
+// linger keeps what a Service had from being given to others until it is released, beside what it has now.
+func (a *Allocator) linger(name types.NamespacedName, had Decision) {
+	now := a.services[name]
+	for _, addr := range slices.Concat(had.Addresses, had.leaving) {
+		if !slices.Contains(now.Addresses, addr) && !slices.Contains(now.leaving, addr) {
+			now.leaving = append(slices.Clip(now.leaving), addr)
+			a.hold(addr, name, use{})
+		}
+	}
+	if len(now.leaving) > 0 {
+		a.services[name] = now
+	}
+}
+
 func (a *Allocator) record(name types.NamespacedName, r request, d Decision) {
+	for _, addr := range d.Addresses {
+		a.hold(addr, name, use{r.share, r.ports})
+	}
+	a.services[name] = d
+}
+
+func (a *Allocator) hold(addr netip.Addr, name types.NamespacedName, u use) {
 	if a.users == nil {
 		a.users = map[netip.Addr]map[types.NamespacedName]use{}
 		a.services = map[types.NamespacedName]Decision{}
 		a.shared = map[shareKey]map[netip.Addr]int{}
 	}
-	a.services[name] = d
-	for _, addr := range d.Addresses {
-		if a.users[addr] == nil {
-			a.users[addr] = map[types.NamespacedName]use{}
-		}
-		a.users[addr][name] = use{r.share, r.ports}
-		if a.shared[r.share] == nil {
-			a.shared[r.share] = map[netip.Addr]int{}
-		}
-		a.shared[r.share][addr]++
+	if a.users[addr] == nil {
+		a.users[addr] = map[types.NamespacedName]use{}
 	}
+	a.users[addr][name] = u
+	if a.shared[u.share] == nil {
+		a.shared[u.share] = map[netip.Addr]int{}
+	}
+	a.shared[u.share][addr]++
 }
 
 // keep finds what the Service has, if it may go on having it.
@@ -206,9 +276,9 @@ func (a *Allocator) keep(svc *corev1.Service, r request, namespaceLabels map[str
 	}
 	p := a.poolOf(d.Addresses[0])
 	if p == nil {
-		d.Problems = append(d.Problems, a.problem(svc, "status.loadBalancer", fmt.Errorf(
+		d.Problems = append(d.Problems, a.problem(svc, fieldStatus, fmt.Errorf(
 			"%s is in no pool any more; the Service keeps it, and gets another one as soon as an annotation asks for that", join(d.Addresses))))
-		return d, r.pool == ""
+		return d, r.pool == "" && r.given
 	}
 	if ok, _ := p.serves(svc, namespaceLabels); !ok || r.pool != "" && r.pool != p.Name {
 		return d, false
@@ -270,8 +340,8 @@ func (a *Allocator) usersOf(addr netip.Addr) []types.NamespacedName {
 	})
 }
 
-// assign finds new addresses.
-func (a *Allocator) assign(svc *corev1.Service, r request, namespaceLabels map[string]string) Decision {
+// assign finds new addresses, or leaves the Service what it had.
+func (a *Allocator) assign(svc *corev1.Service, r request, had Decision, namespaceLabels map[string]string) Decision {
 	pools, err := a.eligible(svc, r, namespaceLabels)
 	field := r.field
 	if err == nil && len(r.ips) > 0 {
@@ -289,6 +359,9 @@ func (a *Allocator) assign(svc *corev1.Service, r request, namespaceLabels map[s
 			return d
 		}
 		err = exhausted(pools, r)
+	}
+	if len(had.Addresses) > 0 && a.mayStay(had, r) {
+		return Decision{Addresses: had.Addresses, Pool: had.Pool, Problems: []manifests.Problem{a.problem(svc, field, keeping(err, had))}}
 	}
 	return Decision{Problems: []manifests.Problem{a.problem(svc, field, fmt.Errorf("%w; the Service waits for an address", err))}}
 }

@@ -97,10 +97,15 @@ func (c *Controller) Sync(ctx context.Context, s State) ([]manifests.Problem, er
 	problems := append([]manifests.Problem(nil), s.PoolProblems...)
 	var errs []error
 	for _, svc := range s.Services {
+		had := c.allocator.services[nameOf(svc)]
 		d := c.allocator.Allocate(svc, s.NamespaceLabels[svc.Namespace])
 		problems = append(problems, d.Problems...)
-		if err := c.settle(ctx, svc, d); err != nil {
+		settled, err := c.settle(ctx, svc, d)
+		if err != nil {
 			errs = append(errs, err)
+		}
+		if !settled {
+			c.allocator.linger(nameOf(svc), had)
 		}
 	}
 	problems = append(problems, s.Unserved...)
@@ -124,19 +129,20 @@ func (c *Controller) forget(services []*corev1.Service) {
 	c.known = still
 }
 
-func (c *Controller) settle(ctx context.Context, svc *corev1.Service, d Decision) error {
+// settle writes what was decided, and says whether the API server has it all.
+func (c *Controller) settle(ctx context.Context, svc *corev1.Service, d Decision) (bool, error) {
 	ours := c.allocator.Serves(svc)
 	if agrees(svc, d, ours) {
-		return nil
+		return true, nil
 	}
 	before := svc.Status
 	svc = svc.DeepCopy() // of others, who only read it
 	err := c.write.apply(ctx, svc, d, ours)
 	switch {
 	case apierrors.IsConflict(err):
-		return nil
+		return false, nil
 	case err != nil:
-		return err
+		return false, err
 	}
 	if len(d.Addresses) > len(before.LoadBalancer.Ingress) {
 		about := corev1.ObjectReference{Kind: "Service", APIVersion: "v1", Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID}
@@ -144,7 +150,7 @@ func (c *Controller) settle(ctx context.Context, svc *corev1.Service, d Decision
 			c.log.Warn("Event not written", zap.Error(err))
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // tell makes each new problem an Event on its object, once for as long as it lasts. The error is
@@ -158,11 +164,7 @@ func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s S
 		if c.told[p] {
 			continue
 		}
-		note := p.Text
-		if p.Field != "" {
-			note = p.Field + ": " + note
-		}
-		err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, reasonOf(p, s), note)
+		err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, eventReason(p, s), noted(p))
 		switch {
 		case err == nil:
 		case isFinal(err):
@@ -182,16 +184,16 @@ func isFinal(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err)
 }
 
-func reasonOf(p manifests.Problem, s State) string {
+func eventReason(p manifests.Problem, s State) string {
 	switch {
 	case slices.Contains(s.Unserved, p):
 		return "NotServed"
-	case p.Object.Kind == KindPool, p.Object.Kind == KindL2Advertisement, p.Object.Kind == manifests.KindConfigMap:
+	case p.Object.Kind == KindL2Advertisement:
+		return "BadL2Advertisement"
+	case p.Object.Kind == KindPool, p.Object.Kind == manifests.KindConfigMap:
 		return "BadPool"
-	case p.Field == "status.loadBalancer":
-		return "AddressOfNoPool"
 	}
-	return "NoAddress"
+	return reasonOf(p)
 }
 
 func reference(ref manifests.Ref, s State) corev1.ObjectReference {

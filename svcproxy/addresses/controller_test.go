@@ -166,6 +166,70 @@ func TestControllerGivesBack(t *testing.T) {
 	}
 }
 
+// An address is given out again only when it is in no status any more: neither in that of a Service that is deleted and
+// that somebody else's finalizer keeps, nor in one that cannot be written, nor under a new leader.
+func TestReleaseFollowsTheWrite(t *testing.T) {
+	for name, leave := range map[string]func(*corev1.Service){
+		"deleted":          func(svc *corev1.Service) { svc.DeletionTimestamp = &metav1.Time{Time: metav1.Now().Time} },
+		"of another class": func(svc *corev1.Service) { svc.Spec.LoadBalancerClass = new("cloud.example/lb") },
+		"elsewhere":        func(svc *corev1.Service) { svc.Annotations["metallb.io/loadBalancerIPs"] = "192.0.2.2" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := lbService("a"), lbService("b")
+			a.Finalizers = []string{"example.com/hold"}
+			k := newControllerCase(t, a)
+			k.sync()
+			if err := k.client.Tracker().Add(b); err != nil {
+				t.Fatal(err)
+			}
+			k.change("b", func(svc *corev1.Service) {
+				svc.Annotations = map[string]string{"metallb.io/loadBalancerIPs": "192.0.2.1"}
+			})
+			k.change("a", leave)
+			fails := errors.New("the API server is away")
+			k.client.PrependReactor("patch", "services", func(action clienttesting.Action) (bool, runtime.Object, error) {
+				return fails != nil && action.GetSubresource() == "status" && action.(clienttesting.PatchAction).GetName() == "a", nil, fails
+			})
+			for _, restart := range []bool{false, false, true, false} {
+				if restart {
+					k.restart()
+				}
+				if _, err := k.c.Sync(t.Context(), State{Services: k.services(), Pools: k.pools}); err == nil {
+					t.Fatal("the write did not fail")
+				}
+				if got := address(k.get("a")) + "," + address(k.get("b")); got != "192.0.2.1," {
+					t.Fatalf("restart %v: a and b have %s", restart, got)
+				}
+			}
+			fails = apierrors.NewConflict(kschema.GroupResource{Resource: "services"}, "a", nil)
+			k.sync()
+			if got := address(k.get("a")) + "," + address(k.get("b")); got != "192.0.2.1," {
+				t.Fatalf("after a conflict a and b have %s", got)
+			}
+			fails = nil
+			k.sync()
+			k.sync()
+			if got := address(k.get("b")); got != "192.0.2.1" {
+				t.Errorf("b has %q", got)
+			}
+			if a := k.get("a"); address(a) == "192.0.2.1" || name != "elsewhere" && !slices.Equal(a.Finalizers, []string{"example.com/hold"}) {
+				t.Errorf("a has %q, %v", address(a), a.Finalizers)
+			}
+		})
+	}
+}
+
+// A new leader takes over a Service that has our annotation and a wish, and no address.
+func TestTakeOverOfNothing(t *testing.T) {
+	svc := lbService("a")
+	svc.Annotations = map[string]string{AnnotationFrom: FlagPool, "metallb.io/loadBalancerIPs": "192.0.2"}
+	k := newControllerCase(t, svc)
+	k.sync()
+	if got := address(k.get("a")); got != "" {
+		t.Errorf("got %s", got)
+	}
+}
+
 // Services of another controller keep what that one wrote.
 func TestControllerLeavesOthersAlone(t *testing.T) {
 	other := lbService("cloud")
@@ -177,6 +241,31 @@ func TestControllerLeavesOthersAlone(t *testing.T) {
 	k.sync()
 	if svc := k.get("cloud"); len(svc.Finalizers) != 1 || svc.Status.LoadBalancer.Ingress[0].Hostname != "lb.example" {
 		t.Errorf("changed: %v %v", svc.Finalizers, svc.Status)
+	}
+}
+
+// What another load balancer gave a Service without a class stays as it is, and nothing of ours comes to it but an explanation.
+func TestControllerLeavesForeignAddressesAlone(t *testing.T) {
+	svc := lbService("klipper")
+	svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "10.0.0.7"}}
+	k := newControllerCase(t, svc)
+	k.sync()
+	k.sync()
+	got := k.get("klipper")
+	if address(got) != "10.0.0.7" || len(got.Finalizers)+len(got.Annotations) > 0 {
+		t.Errorf("changed: %s %v %v", address(got), got.Finalizers, got.Annotations)
+	}
+	if c := conditionIn(got); c == nil || c.Status != "False" || c.Reason != "AddressOfAnother" {
+		t.Errorf("condition %+v", c)
+	}
+	if got := k.events(); len(got) != 1 || !strings.HasPrefix(got[0], "Warning AddressOfAnother klipper: status.loadBalancer.ingress: it is another load balancer's") {
+		t.Errorf("events %q", got)
+	}
+	// The other one leaves it.
+	k.change("klipper", func(svc *corev1.Service) { svc.Status.LoadBalancer.Ingress = nil })
+	k.sync()
+	if got := k.get("klipper"); address(got) != "192.0.2.1" || conditionIn(got).Reason != "Assigned" {
+		t.Errorf("%s %v", address(got), got.Status.Conditions)
 	}
 }
 

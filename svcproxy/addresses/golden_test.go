@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -105,9 +106,14 @@ func (c *goldenCase) step(t *testing.T, text []byte) string {
 			continue
 		}
 		d := c.allocator.Allocate(svc, c.labels(svc.Namespace))
-		svc.Status.LoadBalancer.Ingress = nil
+		if !d.foreign {
+			svc.Status.LoadBalancer.Ingress = nil
+		}
 		for _, addr := range d.Addresses {
 			svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: addr.String()})
+		}
+		if len(d.Addresses) > 0 { // as the Controller does
+			metav1.SetMetaDataAnnotation(&svc.ObjectMeta, AnnotationFrom, d.Pool)
 		}
 		fmt.Fprintf(&out, "%s: %s\n", key, describe(d))
 		problems = append(problems, d.Problems...)
@@ -120,6 +126,8 @@ func (c *goldenCase) step(t *testing.T, text []byte) string {
 
 func describe(d Decision) string {
 	switch {
+	case d.foreign:
+		return "left alone"
 	case len(d.Addresses) == 0:
 		return "-"
 	case d.Pool == "":
@@ -185,6 +193,9 @@ func (c *goldenCase) readService(t *testing.T, doc []byte, gone bool) {
 		c.order = append(c.order, key)
 	case len(s.Status.LoadBalancer.Ingress) == 0:
 		s.Status = old.Status
+		if from, given := old.Annotations[AnnotationFrom]; given {
+			metav1.SetMetaDataAnnotation(&s.ObjectMeta, AnnotationFrom, from)
+		}
 	}
 	c.services[key] = &s
 }

@@ -2,11 +2,8 @@ package addresses
 
 import (
 	"fmt"
+	"path"
 	"slices"
-
-	"k8s.io/apimachinery/pkg/labels"
-
-	"github.com/portico-ingress/portico/manifests"
 )
 
 // KindL2Advertisement is the kind of an L2Advertisement in a manifests.Ref.
@@ -18,64 +15,83 @@ type Advertised struct {
 	By bool
 	// Nodes are those that may; nil are all.
 	Nodes []string
-	// Interfaces are those that may; none are all.
+	// Interfaces are those of one node that may; none are all.
 	Interfaces []string
 }
 
-// Advertisements reads L2Advertisements for one pool. nodes has the labels of all nodes. The
-// pool of the flags needs none, and where needed is false no pool does: that is for clusters
-// without the resource, whose pools are in a ConfigMap.
-func Advertisements(p *Pool, resources []L2Advertisement, nodes map[string]map[string]string, needed bool) (Advertised, []manifests.Problem) {
-	if !needed || p.Name == FlagPool {
-		return Advertised{By: true}, nil
+// Advertisements reads L2Advertisements for one pool, as they are for the node self: as in MetalLB, the interfaces of an
+// L2Advertisement are those of the nodes that it selects. nodes has the labels of all nodes. Where needed is false
+// no L2Advertisement has to be about the pool: that is for those of the flags and of a ConfigMap. One that Validate
+// refuses is not read.
+func Advertisements(p *Pool, resources []L2Advertisement, nodes map[string]map[string]string, self string, needed bool) Advertised {
+	if !needed {
+		return Advertised{By: true}
 	}
 	a := Advertised{Nodes: []string{}}
-	var problems []manifests.Problem
-	allNodes, allInterfaces := false, false
+	allNodes := false
+	var here, anywhere interfaces
 	for _, r := range resources {
-		about, err := r.about(p)
-		var from []labels.Selector
-		if err == nil {
-			from, err = readSelectors(r.Spec.NodeSelectors)
-		}
-		if err != nil {
-			problems = append(problems, manifests.Problem{
-				Object: manifests.Ref{Kind: KindL2Advertisement, Namespace: r.Namespace, Name: r.Name},
-				Text:   fmt.Sprintf("%v; it is left out until that is corrected", err),
-			})
+		if _, err := r.Validate(); err != nil || !r.about(p) {
 			continue
 		}
-		if !about {
-			continue
-		}
+		from, _ := readSelectors(r.Spec.NodeSelectors)
 		a.By = true
 		allNodes = allNodes || len(from) == 0
-		allInterfaces = allInterfaces || len(r.Spec.Interfaces) == 0
-		a.Interfaces = append(a.Interfaces, r.Spec.Interfaces...)
 		for name, set := range nodes {
 			if anySelects(from, set) && !slices.Contains(a.Nodes, name) {
 				a.Nodes = append(a.Nodes, name)
 			}
+		}
+		if anywhere.add(r); len(from) == 0 || anySelects(from, nodes[self]) {
+			here.add(r)
 		}
 	}
 	slices.Sort(a.Nodes)
 	if allNodes {
 		a.Nodes = nil
 	}
-	if allInterfaces {
-		a.Interfaces = nil
+	if !here.any { // a node that has the address still, until another one has it, answers for it where it did
+		here = anywhere
 	}
-	return a, problems
+	a.Interfaces = here.names
+	return a
+}
+
+// interfaces are those of several L2Advertisements together.
+type interfaces struct {
+	names    []string
+	any, all bool
+}
+
+func (i *interfaces) add(r L2Advertisement) {
+	i.any, i.all = true, i.all || len(r.Spec.Interfaces) == 0
+	i.names = append(i.names, r.Spec.Interfaces...)
+	if i.all {
+		i.names = nil
+	}
+}
+
+// Validate says which field cannot be read, and why.
+func (r L2Advertisement) Validate() (field string, err error) {
+	if _, err := readSelectors(r.Spec.IPAddressPoolSelectors); err != nil {
+		return "spec.ipAddressPoolSelectors", err
+	}
+	if _, err := readSelectors(r.Spec.NodeSelectors); err != nil {
+		return "spec.nodeSelectors", err
+	}
+	for i, pattern := range r.Spec.Interfaces {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			return fmt.Sprintf("spec.interfaces[%d]", i), fmt.Errorf("%q is neither the name of an interface nor a pattern like eth*", pattern)
+		}
+	}
+	return "", nil
 }
 
 // about says whether an L2Advertisement is about a pool: it names it, or selects it, or does neither of any.
-func (r L2Advertisement) about(p *Pool) (bool, error) {
-	selectors, err := readSelectors(r.Spec.IPAddressPoolSelectors)
-	if err != nil {
-		return false, err
-	}
+func (r L2Advertisement) about(p *Pool) bool {
+	selectors, _ := readSelectors(r.Spec.IPAddressPoolSelectors)
 	if len(r.Spec.IPAddressPools) == 0 && len(selectors) == 0 {
-		return true, nil
+		return true
 	}
-	return slices.Contains(r.Spec.IPAddressPools, p.Name) || anySelects(selectors, p.Labels), nil
+	return slices.Contains(r.Spec.IPAddressPools, p.Name) || anySelects(selectors, p.Labels)
 }

@@ -24,24 +24,47 @@ func TestAdvertisements(t *testing.T) {
 		{"no such node", `[{spec: {nodeSelectors: [{matchLabels: {rack: c}}]}}]`, Advertised{By: true, Nodes: []string{}}, 0},
 		{
 			"two together", `[{spec: {nodeSelectors: [{matchLabels: {rack: a}}], interfaces: [eth0]}}, {spec: {nodeSelectors: [{matchLabels: {rack: b}}], interfaces: [eth1]}}]`,
-			Advertised{By: true, Nodes: []string{"n1", "n2", "n3"}, Interfaces: []string{"eth0", "eth1"}},
+			Advertised{By: true, Nodes: []string{"n1", "n2", "n3"}, Interfaces: []string{"eth0"}},
+			0,
+		},
+		{
+			"two of this node", `[{spec: {nodeSelectors: [{matchLabels: {rack: a}}], interfaces: [eth0]}}, {spec: {interfaces: [eth1]}}]`,
+			Advertised{By: true, Interfaces: []string{"eth0", "eth1"}},
+			0,
+		},
+		{
+			"all interfaces of another node", `[{spec: {interfaces: [eth0]}}, {spec: {nodeSelectors: [{matchLabels: {rack: b}}]}}]`,
+			Advertised{By: true, Interfaces: []string{"eth0"}},
+			0,
+		},
+		{
+			"none of this node", `[{spec: {nodeSelectors: [{matchLabels: {rack: b}}], interfaces: [eth1]}}]`,
+			Advertised{By: true, Nodes: []string{"n2", "n3"}, Interfaces: []string{"eth1"}},
 			0,
 		},
 		{"one of all interfaces", `[{spec: {interfaces: [eth0]}}, {}]`, Advertised{By: true}, 0},
 		{"one of them wrong", `[{spec: {nodeSelectors: [{matchExpressions: [{key: a, operator: Perhaps}]}]}}, {spec: {interfaces: [eth0]}}]`, Advertised{By: true, Interfaces: []string{"eth0"}}, 1},
+		{"interfaces wrong", `[{spec: {interfaces: ["eth[0"]}}, {spec: {interfaces: [""]}}, {spec: {interfaces: ["eth*"]}}]`, Advertised{By: true, Interfaces: []string{"eth*"}}, 2},
+		{"pools wrong", `[{spec: {ipAddressPoolSelectors: [{matchExpressions: [{key: a, operator: Perhaps}]}]}}]`, Advertised{Nodes: []string{}}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var all []L2Advertisement
 			if err := yaml.UnmarshalStrict([]byte(tt.text), &all); err != nil {
 				t.Fatal(err)
 			}
-			got, problems := Advertisements(&Pool{Name: "p", Labels: map[string]string{"zone": "a"}}, all, nodes, true)
-			if diff := cmp.Diff(tt.want, got); diff != "" || len(problems) != tt.problems {
+			problems := 0
+			for _, r := range all {
+				if _, err := r.Validate(); err != nil {
+					problems++
+				}
+			}
+			got := Advertisements(&Pool{Name: "p", Labels: map[string]string{"zone": "a"}}, all, nodes, "n1", true)
+			if diff := cmp.Diff(tt.want, got); diff != "" || problems != tt.problems {
 				t.Error(diff, problems)
 			}
 		})
 	}
-	if got, _ := Advertisements(&Pool{Name: FlagPool}, nil, nodes, true); !got.By || got.Nodes != nil {
+	if got := Advertisements(&Pool{Name: FlagPool}, nil, nodes, "n1", false); !got.By || got.Nodes != nil {
 		t.Errorf("the pool of the flags needs no resource: %+v", got)
 	}
 }

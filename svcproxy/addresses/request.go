@@ -18,6 +18,8 @@ const (
 	annotationIPs   = "loadBalancerIPs"
 	annotationPool  = "address-pool"
 	annotationShare = "allow-shared-ip"
+	// annotationMetalLB is what MetalLB writes for the same.
+	annotationMetalLB = "ip-allocated-from-pool"
 	// AnnotationFrom is written to Services: the pool that their addresses are from.
 	AnnotationFrom = "portico.dev/allocated-from-pool"
 )
@@ -30,6 +32,15 @@ func annotation(svc *corev1.Service, name string) (value, key string) {
 		}
 	}
 	return "", ""
+}
+
+// allocatedFrom is the pool that the addresses of a Service are from, as Portico or MetalLB wrote it down.
+func allocatedFrom(svc *corev1.Service) (pool string, given bool) {
+	if pool, given = svc.Annotations[AnnotationFrom]; given {
+		return pool, true
+	}
+	pool, key := annotation(svc, annotationMetalLB)
+	return pool, key != ""
 }
 
 // request is what a Service asks for.
@@ -45,6 +56,8 @@ type request struct {
 	ports        []portKey
 	// had are the addresses that the Service has.
 	had []netip.Addr
+	// given says that the addresses in its status are from Portico or MetalLB, also if they are in no pool any more.
+	given bool
 }
 
 // shareKey must be the same for Services that share an address.
@@ -66,6 +79,7 @@ func readRequest(svc *corev1.Service) (request, error) {
 	r := request{}
 	r.pool, _ = annotation(svc, annotationPool)
 	r.share.key, _ = annotation(svc, annotationShare)
+	_, r.given = allocatedFrom(svc)
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
 		r.share.backends = labels.Set(svc.Spec.Selector).String()
 	}

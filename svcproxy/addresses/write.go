@@ -32,9 +32,13 @@ type writer struct {
 func agrees(svc *corev1.Service, d Decision, ours bool) bool {
 	if !ours {
 		_, was := svc.Annotations[AnnotationFrom]
-		return !was
+		return !was && !Explained(svc)
 	}
-	return (len(d.Addresses) == 0 || marked(svc, d.Pool)) && slices.EqualFunc(ingressOf(svc, d), svc.Status.LoadBalancer.Ingress, sameIngress)
+	if d.foreign {
+		return sameCondition(conditionIn(svc), conditionOf(svc, d))
+	}
+	return (len(d.Addresses) == 0 || marked(svc, d.Pool)) && sameCondition(conditionIn(svc), conditionOf(svc, d)) &&
+		slices.EqualFunc(ingressOf(svc, d), svc.Status.LoadBalancer.Ingress, sameIngress)
 }
 
 // marked says whether a Service has the finalizer, and the name of its pool; "" is of none any more.
@@ -55,23 +59,23 @@ func (w writer) apply(ctx context.Context, svc *corev1.Service, d Decision, ours
 			return err
 		}
 	}
-	want := ingressOf(svc, d)
-	if slices.EqualFunc(want, svc.Status.LoadBalancer.Ingress, sameIngress) {
-		return nil
+	ingress := ingressOf(svc, d)
+	if d.foreign {
+		ingress = svc.Status.LoadBalancer.Ingress
 	}
-	return w.status(ctx, svc, want)
+	return w.status(ctx, svc, ingress, conditionOf(svc, d))
 }
 
 // clear takes our traces off a Service that is not ours any more, or is being deleted. A
 // Service without our annotation was never ours: whoever put the finalizer there takes it away.
 func (w writer) clear(ctx context.Context, svc *corev1.Service) error {
-	if _, was := svc.Annotations[AnnotationFrom]; !was {
-		return nil
+	_, was := svc.Annotations[AnnotationFrom]
+	ingress := svc.Status.LoadBalancer.Ingress
+	if was { // also if it is being deleted: somebody else's finalizer may keep it for long, and its address is another's soon
+		ingress = nil
 	}
-	if len(svc.Status.LoadBalancer.Ingress) > 0 && svc.DeletionTimestamp == nil {
-		if err := w.status(ctx, svc, nil); err != nil {
-			return err
-		}
+	if err := w.status(ctx, svc, ingress, nil); err != nil || !was {
+		return err
 	}
 	finalizers := slices.DeleteFunc(slices.Clone(svc.Finalizers), func(f string) bool { return f == Finalizer })
 	return w.patch(ctx, svc, map[string]any{
@@ -84,7 +88,7 @@ func (w writer) mark(ctx context.Context, svc *corev1.Service, pool string) erro
 		return nil
 	}
 	if pool == "" { // of no pool any more: it was of this one
-		pool = svc.Annotations[AnnotationFrom]
+		pool, _ = allocatedFrom(svc)
 	}
 	finalizers := svc.Finalizers
 	if !slices.Contains(finalizers, Finalizer) {
@@ -113,17 +117,26 @@ func (w writer) patch(ctx context.Context, svc *corev1.Service, metadata map[str
 	return err
 }
 
-// status changes the addresses and nothing else, if the Service is still the one that was read:
-// it may have been read in part.
-func (w writer) status(ctx context.Context, svc *corev1.Service, ingress []corev1.LoadBalancerIngress) error {
+// status makes the addresses and our condition the wanted ones, and changes nothing else, if the Service is still
+// the one that was read: it may have been read in part.
+func (w writer) status(ctx context.Context, svc *corev1.Service, ingress []corev1.LoadBalancerIngress, condition *metav1.Condition) error {
+	change := map[string]any{}
+	if !slices.EqualFunc(ingress, svc.Status.LoadBalancer.Ingress, sameIngress) {
+		change["loadBalancer"] = map[string]any{"ingress": ingress}
+	}
+	if had := conditionIn(svc); !sameCondition(had, condition) {
+		change["conditions"] = []any{patchOf(had, condition, metav1.Now())}
+	}
+	if len(change) == 0 {
+		return nil
+	}
 	body, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"resourceVersion": svc.ResourceVersion, "uid": svc.UID},
-		"status":   map[string]any{"loadBalancer": map[string]any{"ingress": ingress}},
+		"metadata": map[string]any{"resourceVersion": svc.ResourceVersion, "uid": svc.UID}, "status": change,
 	})
 	if err != nil {
 		return err
 	}
-	stored, err := w.client.CoreV1().Services(svc.Namespace).Patch(ctx, svc.Name, types.MergePatchType, body, metav1.PatchOptions{}, "status")
+	stored, err := w.client.CoreV1().Services(svc.Namespace).Patch(ctx, svc.Name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -160,9 +173,7 @@ func (w writer) event(ctx context.Context, about corev1.ObjectReference, kind, r
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
-	if len(note) > maxNote {
-		note = note[:maxNote-3] + "..."
-	}
+	note = shorten(note, maxNote)
 	now := time.Now()
 	_, err := w.client.EventsV1().Events(namespace).Create(ctx, &eventsv1.Event{
 		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%.200s.%x", about.Name, now.UnixNano()), Namespace: namespace},

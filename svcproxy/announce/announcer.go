@@ -76,6 +76,8 @@ const (
 	Withdrawn EventKind = "Withdrawn"
 	// Fenced: it is this node's, but nobody confirms that; it is not answered for the moment.
 	Fenced EventKind = "Fenced"
+	// NoInterface: it is this node's, which has no interface to announce it on.
+	NoInterface EventKind = "NoInterface"
 	// Conflicted: another machine, not of this cluster, uses the address.
 	Conflicted EventKind = "Conflicted"
 )
@@ -86,6 +88,8 @@ type Event struct {
 	Address netip.Addr
 	// Conflict is set for Conflicted.
 	Conflict *Conflict `json:",omitempty"`
+	// Interfaces are those of this node that lead to a LAN, for NoInterface.
+	Interfaces []string `json:",omitempty"`
 }
 
 // Desired is what an Announcer is to do.
@@ -152,6 +156,9 @@ func New(cfg Config) (*Announcer, error) {
 		Interfaces: cfg.Interfaces, Log: a.log, May: a.May,
 		Conflict:  func(c Conflict) { a.tell(Event{Kind: Conflicted, Address: c.Address, Conflict: &c}) },
 		Announced: func(addr netip.Addr) { a.tell(Event{Kind: Announced, Address: addr}) },
+		NoInterface: func(addr netip.Addr, have []string) {
+			a.tell(Event{Kind: NoInterface, Address: addr, Interfaces: have})
+		},
 	})
 	return a, nil
 }

@@ -173,9 +173,12 @@ type childConfig struct {
 type childEvent struct {
 	Announced netip.Addr `json:",omitzero"`
 	Conflict  *Conflict  `json:",omitempty"`
-	Event     *Event     `json:",omitempty"`
-	Ready     bool       `json:",omitempty"`
-	Failed    string     `json:",omitempty"`
+	// Nowhere is an address that no interface is for, Have are the interfaces that there are.
+	Nowhere netip.Addr `json:",omitzero"`
+	Have    []string   `json:",omitempty"`
+	Event   *Event     `json:",omitempty"`
+	Ready   bool       `json:",omitempty"`
+	Failed  string     `json:",omitempty"`
 }
 
 func runChild(text string) int {
@@ -197,9 +200,10 @@ func runChild(text string) int {
 		err = config.Announcer.run(ctx, says)
 	} else {
 		r := NewResponder(ResponderConfig{
-			Interfaces: config.Interfaces,
-			Announced:  func(a netip.Addr) { says <- childEvent{Announced: a} },
-			Conflict:   func(c Conflict) { says <- childEvent{Conflict: &c} },
+			Interfaces:  config.Interfaces,
+			Announced:   func(a netip.Addr) { says <- childEvent{Announced: a} },
+			Conflict:    func(c Conflict) { says <- childEvent{Conflict: &c} },
+			NoInterface: func(a netip.Addr, have []string) { says <- childEvent{Nowhere: a, Have: have} },
 		})
 		r.Set(config.Duties)
 		err = r.Run(ctx)

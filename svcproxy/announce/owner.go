@@ -36,7 +36,7 @@ type Claim struct {
 	Serving []string
 	// Nodes, if not nil, are the only ones allowed (nodeSelectors of L2Advertisements).
 	Nodes []string
-	// Interfaces are patterns of the interfaces to announce on; none are all.
+	// Interfaces are patterns of the interfaces of this node to announce on; none are all.
 	Interfaces []string
 }
 

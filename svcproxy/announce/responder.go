@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,9 +50,12 @@ type ResponderConfig struct {
 	May func(netip.Addr) bool
 	// Conflict is told that somebody else uses an address. It must not block.
 	Conflict func(Conflict)
-	// Announced is told that an address was made known for the first time. It must not block.
+	// Announced is told that an address was made known for the first time: frames were sent. It must not block.
 	Announced func(netip.Addr)
-	Log       *zap.Logger
+	// NoInterface is told, once, that there is no interface to announce an address on; have are those that lead to a LAN.
+	// It must not block.
+	NoInterface func(addr netip.Addr, have []string)
+	Log         *zap.Logger
 }
 
 // Conflict is another machine that uses an address of ours.
@@ -83,6 +87,8 @@ type Responder struct {
 	mu     sync.Mutex
 	duties map[netip.Addr]*duty
 	ports  map[int]*port
+	// lans are the interfaces that lead to a LAN, those too that are not among cfg.Interfaces.
+	lans []string
 	// seen counts verdicts.
 	seen [verdictConflictAnswered + 1]uint64
 }
@@ -91,6 +97,8 @@ type Responder struct {
 type duty struct {
 	Duty
 	probing bool
+	// missing: it was told that there is no interface.
+	missing bool
 	// step is the number of probes or announcements sent, next when the next one is due.
 	step     int
 	next     time.Time
@@ -119,7 +127,9 @@ func (r *Responder) Set(duties map[netip.Addr]Duty) {
 	}
 	for addr, want := range duties {
 		if d := r.duties[addr]; d != nil {
-			d.Interfaces = want.Interfaces
+			if !slices.Equal(d.Interfaces, want.Interfaces) {
+				d.Interfaces, d.missing, d.step, d.next = want.Interfaces, false, 0, now
+			}
 			continue
 		}
 		r.duties[addr] = &duty{Duty: want, probing: want.Probe, next: now, gained: now}
@@ -234,17 +244,26 @@ func drain(updates <-chan netlink.LinkUpdate) (open bool) {
 // refreshLinks opens and closes ports until they are those that there should be. A link that
 // cannot be opened is tried again, and does not stop the others.
 func (r *Responder) refreshLinks(ctx context.Context, readers *sync.WaitGroup) {
-	used, _, err := usableLinks(r.cfg.Interfaces)
+	used, skipped, err := usableLinks(r.cfg.Interfaces)
 	if err != nil {
 		r.log.Warn("interfaces cannot be listed", zap.Error(err))
 		return
 	}
 	want := map[int]link{}
+	var lans []string
 	for _, l := range used {
 		want[l.index] = l
+		lans = append(lans, l.name)
 	}
+	for name, why := range skipped {
+		if why == linkFiltered {
+			lans = append(lans, name)
+		}
+	}
+	slices.Sort(lans)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.lans = lans
 	for index, p := range r.ports {
 		if want[index] != p.link {
 			r.log.Info("no more announcements on interface", zap.String("interface", p.name))
@@ -320,6 +339,15 @@ func (r *Responder) sendDue() time.Time {
 }
 
 func (r *Responder) sendLocked(addr netip.Addr, d *duty, now time.Time) {
+	if !r.reachesLocked(d) { // a port that comes begins afresh, with the probes
+		d.step, d.next = 0, now.Add(repeatEvery)
+		if !d.missing && r.cfg.NoInterface != nil {
+			r.cfg.NoInterface(addr, r.lans)
+		}
+		d.missing = true
+		return
+	}
+	d.missing = false
 	if d.probing && d.step < probes {
 		r.eachLocked(d, func(p *port) error { return p.probe(addr) })
 		d.step++
@@ -336,7 +364,10 @@ func (r *Responder) sendLocked(addr netip.Addr, d *duty, now time.Time) {
 		d.next = now.Add(burst[1]) // fenced; whoever lifts that has it announced afresh
 		return
 	}
-	r.eachLocked(d, func(p *port) error { return p.gratuitous(addr) })
+	if sent := r.eachLocked(d, func(p *port) error { return p.gratuitous(addr) }); !sent && d.step == 0 {
+		d.next = now.Add(burst[1])
+		return
+	}
 	if d.step == 0 && r.cfg.Announced != nil {
 		r.cfg.Announced(addr)
 	}
@@ -347,15 +378,28 @@ func (r *Responder) sendLocked(addr netip.Addr, d *duty, now time.Time) {
 	}
 }
 
-func (r *Responder) eachLocked(d *duty, send func(*port) error) {
+// eachLocked sends on each port that the duty is for, and says whether that worked on any.
+func (r *Responder) eachLocked(d *duty, send func(*port) error) (sent bool) {
 	for _, p := range r.ports {
 		if !d.on(p) {
 			continue
 		}
 		if err := send(p); err != nil {
 			r.log.Debug("frame not sent", zap.String("interface", p.name), zap.Error(err))
+			continue
+		}
+		sent = true
+	}
+	return sent
+}
+
+func (r *Responder) reachesLocked(d *duty) bool {
+	for _, p := range r.ports {
+		if d.on(p) {
+			return true
 		}
 	}
+	return false
 }
 
 func (r *Responder) readARP(ctx context.Context, p *port) {

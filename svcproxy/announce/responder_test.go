@@ -2,6 +2,7 @@ package announce
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -38,6 +39,46 @@ func TestResponderAnswers(t *testing.T) {
 	l.poke("client", "198.51.100.101")
 	if got := l.neighbour("client", "198.51.100.101"); got != "" {
 		t.Errorf("an address of nobody is answered by %s", got)
+	}
+}
+
+// An address that no interface is for is not said to be announced, until there is one.
+func TestNoInterfaceForAnAddress(t *testing.T) {
+	for name, of := range map[string]childConfig{
+		"of the address": {Duties: map[netip.Addr]Duty{
+			netip.MustParseAddr(lanVIP4): {Interfaces: []string{"lan*"}, Probe: true}, netip.MustParseAddr(lanVIP6): {Interfaces: []string{"lan*"}},
+		}},
+		"of the node": {Duties: duties(true, bothVIPs...), Interfaces: []string{"lan*"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLAN(t)
+			l.host("node1", 1)
+			l.host("client", 9)
+			n := l.node("node1", of)
+			missing := map[netip.Addr]bool{}
+			for len(missing) < 2 {
+				e := n.said("that there is no interface", func(e childEvent) bool {
+					if e.Announced.IsValid() {
+						t.Fatalf("announces %s on no interface", e.Announced)
+					}
+					return e.Nowhere.IsValid()
+				})
+				if missing[e.Nowhere] || !slices.Equal(e.Have, []string{"eth0"}) {
+					t.Errorf("said %s, there is %v", e.Nowhere, e.Have)
+				}
+				missing[e.Nowhere] = true
+			}
+			l.ip("node1", "link set eth0 down")
+			l.ip("node1", "link set eth0 name lan0")
+			l.ip("node1", "link set lan0 up")
+			for range bothVIPs {
+				n.said("that it announces both", func(e childEvent) bool { return e.Announced.IsValid() })
+			}
+			l.ip("node1", "addr replace 2001:db8:51::1/64 dev lan0 nodad") // it goes when the link does
+			for _, vip := range bothVIPs {
+				l.resolves("client", vip, node1MAC)
+			}
+		})
 	}
 }
 

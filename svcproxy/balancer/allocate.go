@@ -93,9 +93,10 @@ func (b *Balancer) state(namespaces cache.SharedIndexInformer, unserved []manife
 	if objects == nil {
 		return addresses.State{}, false
 	}
-	p := b.watch.settings().pooled(b.cfg.Pools)
+	settings := b.watch.settings()
+	p := settings.pooled(b.cfg.Pools)
 	s := addresses.State{
-		Pools: p.pools, PoolProblems: p.problems, UIDs: p.uids, Unserved: unserved,
+		Pools: p.pools, PoolProblems: append(p.problems, settings.problems...), Unserved: unserved,
 		NamespaceLabels: map[string]map[string]string{},
 	}
 	for _, ns := range typed[corev1.Namespace](namespaces) {
@@ -103,10 +104,11 @@ func (b *Balancer) state(namespaces cache.SharedIndexInformer, unserved []manife
 	}
 	for _, u := range unserved {
 		if svc := objects.Service(u.Object.Namespace, u.Object.Name); svc != nil {
-			s.UIDs[u.Object] = svc.UID
+			settings.uid(u.Object, svc.UID)
 		}
 	}
-	if len(p.pools)+len(p.problems) > 0 || slices.ContainsFunc(services, given) {
+	s.UIDs = settings.uids
+	if len(p.pools)+len(p.problems)+len(settings.unreadable) > 0 || slices.ContainsFunc(services, touched) {
 		s.Services = services
 	}
 	return s, true

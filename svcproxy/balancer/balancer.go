@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -175,7 +176,7 @@ func (b *Balancer) publish() {
 	desired, by, problems := s.desired(&p, b.claims)
 	b.told.Lock()
 	defer b.told.Unlock()
-	if len(problems) != len(b.problems) {
+	if !slices.Equal(problems, b.problems) {
 		poke(b.allocate)
 	}
 	b.desired, b.problems = desired, problems

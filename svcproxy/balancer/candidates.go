@@ -11,13 +11,13 @@ import (
 )
 
 // candidates are the Services that the leader decides about: those of type LoadBalancer, and those
-// that an address was once given to. All others cost it nothing, however many there are.
+// that something was once written to. All others cost it nothing, however many there are.
 type candidates map[manifests.Ref]*corev1.Service
 
 // replace takes a Service as it is now, or nil, and says whether it is or was a candidate.
 func (c candidates) replace(ref manifests.Ref, svc *corev1.Service) bool {
 	_, was := c[ref]
-	if svc != nil && (given(svc) || svc.Spec.Type == corev1.ServiceTypeLoadBalancer) {
+	if svc != nil && (touched(svc) || svc.Spec.Type == corev1.ServiceTypeLoadBalancer) {
 		c[ref] = svc
 		return true
 	}
@@ -30,6 +30,9 @@ func given(svc *corev1.Service) bool {
 	_, has := svc.Annotations[addresses.AnnotationFrom]
 	return has
 }
+
+// touched says whether a Service has anything that is to be taken off it when it is not Portico's any more.
+func touched(svc *corev1.Service) bool { return given(svc) || addresses.Explained(svc) }
 
 // list is in the order of namespace and name.
 func (c candidates) list() []*corev1.Service {

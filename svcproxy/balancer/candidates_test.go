@@ -101,6 +101,12 @@ func TestTheLeaderLooksAtLoadBalancersAlone(t *testing.T) {
 		{"one that has an address to give back", func() { c.put(service("b", corev1.ServiceTypeClusterIP, was)) }, true, "[a b]"},
 		{"that has given it back", func() { c.put(service("b", corev1.ServiceTypeClusterIP, nil)) }, true, "[a]"},
 		{"that has nothing any more", func() { c.put(service("b", corev1.ServiceTypeNodePort, nil)) }, false, "[]"},
+		{"one that waited for an address, and was told so", func() {
+			told := service("b", corev1.ServiceTypeClusterIP, nil)
+			told.Status.Conditions = []metav1.Condition{{Type: addresses.ConditionAssigned, Status: metav1.ConditionFalse}}
+			c.put(told)
+		}, true, "[a b]"},
+		{"that is told nothing any more", func() { c.put(service("b", corev1.ServiceTypeClusterIP, nil)) }, true, "[a]"},
 		{"another pool", c.resourceChanged, true, "[a]"},
 		{"nothing", func() {}, false, "[]"},
 		{"the last", func() {

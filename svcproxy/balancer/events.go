@@ -3,6 +3,8 @@ package balancer
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -101,6 +103,8 @@ func (b *Balancer) describe(e announce.Event) (kind, reason, note string) {
 		return corev1.EventTypeNormal, "Withdrawn", fmt.Sprintf("Node %s does not answer for %s any more.", b.cfg.Node, e.Address)
 	case announce.Fenced:
 		return corev1.EventTypeWarning, "Fenced", fmt.Sprintf("Node %s does not answer for %s for the moment: neither the API server nor enough of the other nodes confirm that it still may.", b.cfg.Node, e.Address)
+	case announce.NoInterface:
+		return corev1.EventTypeWarning, "NoInterface", b.noInterface(e)
 	}
 	c := e.Conflict
 	what := "it is not announced until it is free; take it away from there, or out of the pool"
@@ -108,6 +112,21 @@ func (b *Balancer) describe(e announce.Event) (kind, reason, note string) {
 		what = "it is announced all the same, and clients may end up there; take it away from there"
 	}
 	return corev1.EventTypeWarning, "AddressConflict", fmt.Sprintf("Machine %s on the LAN of %s of node %s uses %s: %s.", c.MAC, c.Interface, b.cfg.Node, e.Address, what)
+}
+
+func (b *Balancer) noInterface(e announce.Event) string {
+	b.told.Lock()
+	wanted := slices.Concat(b.cfg.Interfaces, b.desired.Claims[e.Address].Interfaces)
+	b.told.Unlock()
+	has, fix := "has none that leads to a LAN", ""
+	if len(e.Interfaces) > 0 {
+		has, fix = "has "+strings.Join(e.Interfaces, ", "), "; correct interfaces of the L2Advertisement, or --announce-interface"
+	}
+	of := ""
+	if len(wanted) > 0 {
+		of = " that is among " + strings.Join(wanted, ", ")
+	}
+	return fmt.Sprintf("Nobody answers for %s: node %s, whose it is, has no interface%s; it %s%s.", e.Address, b.cfg.Node, of, has, fix)
 }
 
 // HealthPortTaken tells people that the healthCheckNodePort of a Service is not served here, by the reason

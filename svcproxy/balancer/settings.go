@@ -1,11 +1,13 @@
 package balancer
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/portico-ingress/portico/manifests"
@@ -15,57 +17,99 @@ import (
 
 // settings are everything that is watched besides Services and their endpoints.
 type settings struct {
+	// self is the name of this node.
+	self       string
 	nodes      []*corev1.Node
 	pools      []addresses.IPAddressPool
 	l2         []addresses.L2Advertisement
 	configMaps []*corev1.ConfigMap
+	// unreadable are pools of which the metadata alone is known.
+	unreadable []metav1.ObjectMeta
+	// problems are those of resources that could not be read.
+	problems []manifests.Problem
+	uids     map[manifests.Ref]types.UID
+}
+
+func (s *settings) setPools(all []resource[addresses.IPAddressPool]) {
+	for _, r := range all {
+		ref := manifests.Ref{Kind: addresses.KindPool, Namespace: r.meta.Namespace, Name: r.meta.Name}
+		s.uid(ref, r.meta.UID)
+		if r.err != nil {
+			s.unreadable = append(s.unreadable, r.meta)
+			s.problems = append(s.problems, manifests.Problem{
+				Object: ref, Text: fmt.Sprintf("cannot be read: %v; no address of this pool is given out until that is corrected", r.err),
+			})
+			continue
+		}
+		s.pools = append(s.pools, r.value)
+	}
+}
+
+// wrong notes what is wrong with an L2Advertisement, and whether it counts as it was before.
+func (s *settings) wrong(ref manifests.Ref, field string, err error, before bool) {
+	what := "it is left out until that is corrected"
+	if before {
+		what = "it counts as it was before, until that is corrected"
+	}
+	s.problems = append(s.problems, manifests.Problem{Object: ref, Field: field, Text: fmt.Sprintf("%v; %s", err, what)})
+}
+
+func (s *settings) uid(ref manifests.Ref, uid types.UID) {
+	if s.uids == nil {
+		s.uids = map[manifests.Ref]types.UID{}
+	}
+	s.uids[ref] = uid
 }
 
 // pooled are the pools ready to be given out, and all that is wrong with them.
 type pooled struct {
 	pools    []*addresses.Pool
 	problems []manifests.Problem
-	// needs are the pools that an L2Advertisement has to be about.
-	needs map[string]bool
-	uids  map[manifests.Ref]types.UID
+	// resources has the labels of the IPAddressPools, right or wrong, by name: those that an L2Advertisement has to be about.
+	resources map[string]map[string]string
+	// others are the names of pools that need none. unread says that these are not all, because a ConfigMap cannot be read.
+	others map[string]bool
+	unread bool
 }
 
 // pooled reads the pools wherever they are written.
 func (s *settings) pooled(flags []string) pooled {
-	p := pooled{needs: map[string]bool{}, uids: map[manifests.Ref]types.UID{}}
+	p := pooled{resources: map[string]map[string]string{}, others: map[string]bool{addresses.FlagPool: true}}
 	all := slices.Clone(s.pools)
-	for i := range s.pools {
-		m := &s.pools[i].ObjectMeta
-		p.needs[m.Name] = true
-		p.uids[manifests.Ref{Kind: addresses.KindPool, Namespace: m.Namespace, Name: m.Name}] = m.UID
-	}
-	for i := range s.l2 {
-		m := &s.l2[i].ObjectMeta
-		p.uids[manifests.Ref{Kind: addresses.KindL2Advertisement, Namespace: m.Namespace, Name: m.Name}] = m.UID
-	}
 	for _, cm := range s.configMaps {
-		p.uids[manifests.Ref{Kind: manifests.KindConfigMap, Namespace: cm.Namespace, Name: cm.Name}] = cm.UID
+		s.uid(manifests.Ref{Kind: manifests.KindConfigMap, Namespace: cm.Namespace, Name: cm.Name}, cm.UID)
 		more, problems := addresses.PoolsOf(cm)
+		for i := range more {
+			p.others[more[i].Name] = true
+		}
 		all = append(all, more...)
 		p.problems = append(p.problems, problems...)
+		p.unread = p.unread || len(problems) > 0
+	}
+	for i := range s.pools {
+		p.resources[s.pools[i].Name] = s.pools[i].Labels
+	}
+	for i := range s.unreadable {
+		p.resources[s.unreadable[i].Name] = s.unreadable[i].Labels
 	}
 	pools, problems := addresses.NewPools(all, flags)
 	p.pools, p.problems = pools, append(p.problems, problems...)
 	return p
 }
 
-// advertised says from where the addresses of a pool are announced. A pool that is gone, whose
+// advertised says from where the addresses of a pool are announced. What counts is what its IPAddressPool is called and
+// labelled, also while it cannot be given out from, because something else about it is wrong. A pool that is gone, whose
 // addresses are kept, is treated by its name.
-func (s *settings) advertised(p *pooled, name string) (addresses.Advertised, []manifests.Problem) {
-	at := slices.IndexFunc(p.pools, func(o *addresses.Pool) bool { return o.Name == name })
+func (s *settings) advertised(p *pooled, name string) addresses.Advertised {
 	labels := map[string]map[string]string{}
 	for _, n := range s.nodes {
 		labels[n.Name] = n.Labels
 	}
-	if at < 0 {
-		return addresses.Advertisements(&addresses.Pool{Name: name}, s.l2, labels, len(s.l2) > 0)
+	set, needed := p.resources[name]
+	if !needed && !p.others[name] && !p.unread {
+		needed = len(s.l2) > 0
 	}
-	return addresses.Advertisements(p.pools[at], s.l2, labels, p.needs[name])
+	return addresses.Advertisements(&addresses.Pool{Name: name, Labels: set}, s.l2, labels, s.self, needed)
 }
 
 // desired is what the nodes are to announce, for which Services each address is, and what
@@ -85,10 +129,8 @@ func (s *settings) desired(p *pooled, claims map[string]serviceClaim) (announce.
 		c := claims[key]
 		from, known := advertised[c.pool]
 		if !known {
-			var wrong []manifests.Problem
-			from, wrong = s.advertised(p, c.pool)
+			from = s.advertised(p, c.pool)
 			advertised[c.pool] = from
-			problems = append(problems, wrong...)
 		}
 		if !from.By {
 			problems = append(problems, unannounced(c))
@@ -103,7 +145,7 @@ func (s *settings) desired(p *pooled, claims map[string]serviceClaim) (announce.
 			by[addr] = append(by[addr], c.object)
 		}
 	}
-	return d, by, unique(problems)
+	return d, by, problems
 }
 
 func unannounced(c serviceClaim) manifests.Problem {
@@ -114,7 +156,7 @@ func unannounced(c serviceClaim) manifests.Problem {
 	}
 }
 
-// unique leaves out what is said twice: an L2Advertisement is read once for each pool.
+// unique leaves out what is said twice.
 func unique(problems []manifests.Problem) []manifests.Problem {
 	seen := map[manifests.Problem]bool{}
 	return slices.DeleteFunc(problems, func(p manifests.Problem) bool {

@@ -1,6 +1,8 @@
 package balancer
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -175,6 +177,27 @@ func TestDesired(t *testing.T) {
 	}
 }
 
+// Each node announces on the interfaces of the L2Advertisements that select it, and on no others.
+func TestInterfacesOfThisNode(t *testing.T) {
+	on := func(rack, name string) addresses.L2Advertisement {
+		return addresses.L2Advertisement{Spec: addresses.L2AdvertisementSpec{
+			Interfaces: []string{name}, NodeSelectors: []metav1.LabelSelector{{MatchLabels: map[string]string{"rack": rack}}},
+		}}
+	}
+	for self, want := range map[string]string{"a": "eth0", "b": "eth1"} {
+		s := settings{
+			self: self, nodes: []*corev1.Node{node("a", "192.0.2.100"), node("b", "192.0.2.101")},
+			pools: []addresses.IPAddressPool{pool("p", "192.0.2.0/28")}, l2: []addresses.L2Advertisement{on("a", "eth0"), on("b", "eth1")},
+		}
+		claim, _ := claimOf(balanced("p", "192.0.2.1"), slices.Values(slicesOf()))
+		p := s.pooled(nil)
+		got, _, _ := s.desired(&p, map[string]serviceClaim{"default/web": claim})
+		if c := got.Claims[netip.MustParseAddr("192.0.2.1")]; !slices.Equal(c.Interfaces, []string{want}) || !slices.Equal(c.Nodes, []string{"a", "b"}) {
+			t.Errorf("%s: %+v", self, c)
+		}
+	}
+}
+
 // Two Services that share an address have one owner, on a node with endpoints of the Local one.
 func TestShared(t *testing.T) {
 	s := settings{nodes: []*corev1.Node{node("a", "192.0.2.100")}}
@@ -187,5 +210,117 @@ func TestShared(t *testing.T) {
 	got, by, _ := s.desired(&p, claims)
 	if c := got.Claims[addr]; !c.Local || !slices.Equal(c.Serving, []string{"b"}) || len(by[addr]) != 2 {
 		t.Errorf("%+v for %v", c, by[addr])
+	}
+}
+
+// l2 is an L2Advertisement as it comes from the API server.
+func l2(name string, spec addresses.L2AdvertisementSpec) resource[addresses.L2Advertisement] {
+	meta := metav1.ObjectMeta{Namespace: "metallb", Name: name, UID: "42"}
+	return resource[addresses.L2Advertisement]{meta: meta, value: addresses.L2Advertisement{ObjectMeta: meta, Spec: spec}}
+}
+
+// A slip of the pen in a pool, an L2Advertisement or the ConfigMap takes no address off the air that was on it.
+func TestTyposWithdrawNothing(t *testing.T) {
+	perhaps := []metav1.LabelSelector{{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "rack", Operator: "Perhaps"}}}}
+	broken := func(spec addresses.IPAddressPoolSpec) resource[addresses.IPAddressPool] {
+		meta := metav1.ObjectMeta{Namespace: "metallb", Name: "p", Labels: map[string]string{"zone": "a"}}
+		return resource[addresses.IPAddressPool]{meta: meta, value: addresses.IPAddressPool{ObjectMeta: meta, Spec: spec}}
+	}
+	good := broken(addresses.IPAddressPoolSpec{Addresses: []string{"192.0.2.0/28"}})
+	undecodable := good
+	undecodable.value, undecodable.err = addresses.IPAddressPool{}, errors.New("of another version")
+	zoneA := addresses.L2AdvertisementSpec{IPAddressPoolSelectors: []metav1.LabelSelector{{MatchLabels: map[string]string{"zone": "a"}}}}
+	rackB := addresses.L2AdvertisementSpec{NodeSelectors: []metav1.LabelSelector{{MatchLabels: map[string]string{"rack": "b"}}}}
+	misread := l2("x", rackB)
+	misread.value, misread.err = addresses.L2Advertisement{}, errors.New("of another version")
+	config := func(text string) []*corev1.ConfigMap {
+		return []*corev1.ConfigMap{{Data: map[string]string{"pools": text}}}
+	}
+	type state struct {
+		pools []resource[addresses.IPAddressPool]
+		l2    []resource[addresses.L2Advertisement]
+		cm    []*corev1.ConfigMap
+	}
+	for name, c := range map[string]struct {
+		before, after state
+		nodes         []string
+		problem       string
+	}{
+		"a range of the pool": {
+			state{pools: []resource[addresses.IPAddressPool]{good}, l2: []resource[addresses.L2Advertisement]{l2("x", zoneA)}},
+			state{
+				pools: []resource[addresses.IPAddressPool]{broken(addresses.IPAddressPoolSpec{Addresses: []string{"192.0.2.0/280"}})},
+				l2:    []resource[addresses.L2Advertisement]{l2("x", zoneA)},
+			},
+			nil, `spec.addresses[0]: "192.0.2.0/280" is not`,
+		},
+		"the pool as a whole": {
+			state{pools: []resource[addresses.IPAddressPool]{good}, l2: []resource[addresses.L2Advertisement]{l2("x", zoneA)}},
+			state{pools: []resource[addresses.IPAddressPool]{undecodable}, l2: []resource[addresses.L2Advertisement]{l2("x", zoneA)}},
+			nil, "IPAddressPool metallb/p: cannot be read: of another version; no address of this pool is given out",
+		},
+		"nodeSelectors": {
+			state{pools: []resource[addresses.IPAddressPool]{good}, l2: []resource[addresses.L2Advertisement]{l2("x", rackB)}},
+			state{pools: []resource[addresses.IPAddressPool]{good}, l2: []resource[addresses.L2Advertisement]{l2("x", addresses.L2AdvertisementSpec{NodeSelectors: perhaps})}},
+			[]string{"b"},
+			`L2Advertisement metallb/x: spec.nodeSelectors: "Perhaps" is not a valid label selector operator; it counts as it was before`,
+		},
+		"the L2Advertisement as a whole": {
+			state{pools: []resource[addresses.IPAddressPool]{good}, l2: []resource[addresses.L2Advertisement]{l2("x", rackB)}},
+			state{pools: []resource[addresses.IPAddressPool]{good}, l2: []resource[addresses.L2Advertisement]{misread}},
+			[]string{"b"},
+			"L2Advertisement metallb/x: of another version; it counts as it was before",
+		},
+		"the ConfigMap, beside an L2Advertisement of another pool": {
+			state{cm: config("p: {addresses: [192.0.2.0/28]}"), l2: []resource[addresses.L2Advertisement]{l2("x", addresses.L2AdvertisementSpec{IPAddressPools: []string{"q"}})}},
+			state{cm: config("p: {adresses: [192.0.2.0/28]}"), l2: []resource[addresses.L2Advertisement]{l2("x", addresses.L2AdvertisementSpec{IPAddressPools: []string{"q"}})}},
+			nil, "adresses",
+		},
+		"a pool of the ConfigMap, beside an L2Advertisement of another pool": {
+			state{cm: config("p: {addresses: [192.0.2.0/28]}"), l2: []resource[addresses.L2Advertisement]{l2("x", addresses.L2AdvertisementSpec{IPAddressPools: []string{"q"}})}},
+			state{cm: config("p: {addresses: [192.0.2.0/280]}"), l2: []resource[addresses.L2Advertisement]{l2("x", addresses.L2AdvertisementSpec{IPAddressPools: []string{"q"}})}},
+			nil, "192.0.2.0/280",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var memory lastGood
+			claim, _ := claimOf(balanced("p", "192.0.2.1"), slices.Values(slicesOf()))
+			for i, state := range []state{c.before, c.after, c.after} {
+				s := settings{nodes: []*corev1.Node{node("a", "192.0.2.100"), node("b", "192.0.2.101")}, configMaps: state.cm}
+				s.setPools(state.pools)
+				s.l2 = memory.heed(&s, state.l2)
+				p := s.pooled(nil)
+				got, _, unserved := s.desired(&p, map[string]serviceClaim{"default/web": claim})
+				one, on := got.Claims[netip.MustParseAddr("192.0.2.1")]
+				if !on || !slices.Equal(one.Nodes, c.nodes) || len(unserved) > 0 {
+					t.Errorf("%d: announced %v, from %v, want %v; %v", i, on, one.Nodes, c.nodes, unserved)
+				}
+				if all := fmt.Sprint(append(p.problems, s.problems...)); i > 0 != strings.Contains(all, c.problem) {
+					t.Errorf("%d: problems %s, want %s", i, all, c.problem)
+				}
+			}
+		})
+	}
+}
+
+// An L2Advertisement that never was right, or is gone, does not count.
+func TestLastGoodForgets(t *testing.T) {
+	bad := l2("x", addresses.L2AdvertisementSpec{Interfaces: []string{"eth[0"}})
+	var memory lastGood
+	for i, c := range []struct {
+		now  []resource[addresses.L2Advertisement]
+		want int
+		says string
+	}{
+		{[]resource[addresses.L2Advertisement]{bad}, 0, "it is left out"},
+		{[]resource[addresses.L2Advertisement]{l2("x", addresses.L2AdvertisementSpec{})}, 1, ""},
+		{[]resource[addresses.L2Advertisement]{bad}, 1, "it counts as it was before"},
+		{nil, 0, ""},
+		{[]resource[addresses.L2Advertisement]{bad}, 0, "it is left out"},
+	} {
+		var s settings
+		if got := memory.heed(&s, c.now); len(got) != c.want || c.says == "" != (len(s.problems) == 0) || !strings.Contains(fmt.Sprint(s.problems), c.says) {
+			t.Errorf("%d: %d count, want %d; %v", i, len(got), c.want, s.problems)
+		}
 	}
 }

@@ -36,6 +36,8 @@ type watcher struct {
 
 	nodes, configMaps cache.SharedIndexInformer
 
+	good lastGood
+
 	mu        sync.Mutex
 	pools, l2 cache.SharedIndexInformer // nil while the cluster does not have the resource
 }
@@ -146,11 +148,11 @@ func (w *watcher) resourcesSynced() bool {
 
 // settings are what is known now, in the order of names.
 func (w *watcher) settings() *settings {
-	pools, l2 := w.resources()
-	return &settings{
-		nodes: typed[corev1.Node](w.nodes), configMaps: typed[corev1.ConfigMap](w.configMaps),
-		pools: decoded[addresses.IPAddressPool](pools, w.log), l2: decoded[addresses.L2Advertisement](l2, w.log),
-	}
+	poolsIn, l2In := w.resources()
+	s := &settings{self: w.cfg.Node, nodes: typed[corev1.Node](w.nodes), configMaps: typed[corev1.ConfigMap](w.configMaps)}
+	s.setPools(decoded[addresses.IPAddressPool](poolsIn))
+	s.l2 = w.good.heed(s, decoded[addresses.L2Advertisement](l2In))
+	return s
 }
 
 func sortedObjects(i cache.SharedIndexInformer) []any {
@@ -177,21 +179,25 @@ func typed[T any](i cache.SharedIndexInformer) []*T {
 	return all
 }
 
+// resource is a custom resource. With err, only its metadata could be read.
+type resource[T any] struct {
+	meta  metav1.ObjectMeta
+	value T
+	err   error
+}
+
 // decoded reads custom resources. The schema of the CRD has been through the API server: what
-// does not fit is of another version of it, and is left out.
-func decoded[T any](i cache.SharedIndexInformer, log *zap.Logger) []T {
-	var all []T
+// does not fit is of another version of it.
+func decoded[T any](i cache.SharedIndexInformer) []resource[T] {
+	var all []resource[T]
 	for _, obj := range sortedObjects(i) {
 		u, ok := obj.(*unstructured.Unstructured)
 		if !ok {
 			continue
 		}
-		var v T
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &v); err != nil {
-			log.Warn("cannot be read, and is left out", zap.String("kind", u.GetKind()), zap.String("name", u.GetName()), zap.Error(err))
-			continue
-		}
-		all = append(all, v)
+		r := resource[T]{meta: metav1.ObjectMeta{Namespace: u.GetNamespace(), Name: u.GetName(), UID: u.GetUID(), Labels: u.GetLabels()}}
+		r.err = runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &r.value)
+		all = append(all, r)
 	}
 	return all
 }
