@@ -27,10 +27,12 @@ import (
 
 // flowsPause is between two looks at all that connection tracking has, which on a busy node is a
 // lot: Services that come one after the other share a look. Even where there is next to nothing, the kernel goes through all of
-// its buckets. TCP can wait for longer, flowsPatience: a client repeats its first packet after a second.
+// its buckets. TCP can wait for longer, flowsPatience: a client repeats its first packet after a second; and while one change
+// follows the other for up to flowsPatienceMost, which is before its third repetition.
 const (
-	flowsPause    = 250 * time.Millisecond
-	flowsPatience = time.Second
+	flowsPause        = 250 * time.Millisecond
+	flowsPatience     = time.Second
+	flowsPatienceMost = 4 * time.Second
 )
 
 // flows deletes what connection tracking remembers of Services and what is not right any more.
@@ -123,15 +125,24 @@ func poke(c chan<- struct{}) {
 
 // run deletes what is stale when it is poked, until ctx ends.
 func (f *flows) run(ctx context.Context) {
-	for {
+	for patience := flowsPatience; ; {
 		select {
-		case <-ctx.Done():
-			return
-		case <-f.poke:
+		case <-f.poke: // already
+			patience = min(2*patience, flowsPatienceMost)
+		default:
+			patience = flowsPatience
+			select {
+			case <-ctx.Done():
+				return
+			case <-f.poke:
+			}
 		}
 		f.deleteStale()
 		pause(ctx, flowsPause, nil)
-		pause(ctx, flowsPatience-flowsPause, f.urgent)
+		pause(ctx, patience-flowsPause, f.urgent)
+		if ctx.Err() != nil {
+			return
+		}
 	}
 }
 
