@@ -5,12 +5,12 @@ import "time"
 const (
 	// paceFirst and paceMost are the least and the most time between two takings of changes that follow each other.
 	paceFirst = 5 * time.Millisecond
-	paceMost  = 25 * time.Millisecond
+	paceMost  = 40 * time.Millisecond
 )
 
 // pace says when to take what has changed. One change alone is taken at once; of a stream of them,
 // as when a folder of Services is applied, those that come within a pause are taken together, which
-// costs a fraction for each. The pause doubles for as long as that brings more than one.
+// costs a fraction for each. The pause doubles when that brings more than one, and halves when it does not.
 type pace struct {
 	pause time.Duration
 	ended time.Time // the last taking
@@ -29,7 +29,9 @@ func (p *pace) wait(now time.Time) time.Duration {
 func (p *pace) took(changes int, now time.Time) {
 	p.ended = now
 	if changes < 2 {
-		p.pause = 0
+		p.pause /= 2
+	} else {
+		p.pause *= 2
 	}
-	p.pause = min(max(2*p.pause, paceFirst), paceMost)
+	p.pause = min(max(p.pause, paceFirst), paceMost)
 }

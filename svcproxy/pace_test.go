@@ -22,7 +22,8 @@ func TestPace(t *testing.T) {
 		{ms, 2*paceFirst - ms, 2},
 		{0, 4 * paceFirst, 30},
 		{0, paceMost, 40},
-		{0, paceMost, 40},
+		{0, paceMost, 1}, // it has a gap
+		{0, paceMost / 2, 2},
 		{paceMost, 0, 1}, // it has ended
 		{0, paceFirst, 9},
 		{0, 2 * paceFirst, 1}, // waiting brought nothing

@@ -11,10 +11,10 @@ import (
 const (
 	// gcFloor is the heap below which nothing is collected. While little is there, which is much of a fill, a share of what
 	// stays would be little, and collections many.
-	gcFloor = 72 << 20
+	gcFloor = 64 << 20
 	// gcPercent is by how much the heap grows at least between two collections. Nearly all memory is objects that stay, and
 	// tidy gives back what is free.
-	gcPercent = 60
+	gcPercent = 50
 )
 
 // gcPercentFor is the GOGC with which a heap of which so much stays is collected at gcFloor, or later.
@@ -51,7 +51,7 @@ const (
 	// Fewer bytes than tidyQuiet made within tidyEvery are quiet, and more than tidyWorth since the
 	// last time are worth the trouble, which is one collection.
 	tidyQuiet = 4 << 20
-	tidyWorth = 64 << 20
+	tidyWorth = 32 << 20
 )
 
 // tidy gives memory back to the system when much was made and it is quiet again: after the first

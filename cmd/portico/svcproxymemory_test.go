@@ -19,9 +19,9 @@ func TestTidyOnceItIsQuiet(t *testing.T) {
 		{1, true}, // and is over
 		{1, false},
 		{0, false},
-		{40, false},
+		{20, false},
 		{2, false}, // not worth it
-		{40, false},
+		{20, false},
 		{2, true},
 	} {
 		made += step.mb << 20

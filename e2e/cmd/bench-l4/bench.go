@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/portico-ingress/portico/e2e/binaries"
 	"github.com/portico-ingress/portico/e2e/cluster"
 )
@@ -291,16 +293,24 @@ func (b *bench) fill(ctx context.Context, s stage) error {
 	if err := b.turnProbe(ctx); err != nil {
 		return err
 	}
+	after := make([]time.Duration, len(b.candidates))
+	var settling errgroup.Group // each is done when it is, and not when the other one is, too
 	for i, c := range b.candidates {
-		if err := b.settled(ctx, c); err != nil {
+		settling.Go(func() (err error) {
+			if err := b.settled(ctx, c); err != nil {
+				return err
+			}
+			after[i], err = c.cpu()
 			return err
-		}
-		after, err := c.cpu()
-		if err != nil {
-			return err
-		}
-		b.report.fill.add(c.name, (after - before[i]).Seconds())
-		fmt.Fprintf(b.log, "%10s  fill to %d: %.2f s of CPU\n", c.name, s.services, (after - before[i]).Seconds())
+		})
+	}
+	if err := settling.Wait(); err != nil {
+		return err
+	}
+	for i, c := range b.candidates {
+		used := (after[i] - before[i]).Seconds()
+		b.report.fill.add(c.name, used)
+		fmt.Fprintf(b.log, "%10s  fill to %d: %.2f s of CPU\n", c.name, s.services, used)
 	}
 	b.report.filled = s.services
 	return nil
