@@ -39,7 +39,8 @@ type Plane struct {
 	// shared counts who wants an element.
 	shared map[element]int
 	shapes map[shape]struct{}
-	ids    map[uint32]struct{}
+	// ids are whose they are.
+	ids    map[uint32]*entry
 	lastID uint32
 	// unsure: what is in the kernel has to be read before it can be changed.
 	unsure bool
@@ -65,7 +66,7 @@ type Stats struct {
 func New(cfg Config) (*Plane, error) {
 	p := &Plane{
 		cfg: cfg, log: cfg.Log,
-		entries: map[string]*entry{}, shared: map[element]int{}, shapes: map[shape]struct{}{}, ids: map[uint32]struct{}{},
+		entries: map[string]*entry{}, shared: map[element]int{}, shapes: map[shape]struct{}{}, ids: map[uint32]*entry{},
 		unsure: true,
 		counts: counts{},
 	}
@@ -207,6 +208,9 @@ func (p *Plane) replace(d *diff, name string, s *Service) {
 		if next.id == 0 && !p.unsure {
 			next.id = p.newID()
 		}
+		if next.id != 0 {
+			p.ids[next.id] = next
+		}
 	}
 	p.share(d, old, -1)
 	p.share(d, next, +1)
@@ -239,12 +243,11 @@ func (p *Plane) share(d *diff, e *entry, by int) {
 	}
 }
 
-// newID gives the id of Cluster; the one after it is that of Local.
+// newID gives an id that nobody has, for Cluster; the one after it is that of Local.
 func (p *Plane) newID() uint32 {
 	for {
 		p.lastID += 2
 		if _, taken := p.ids[p.lastID]; !taken && p.lastID != 0 {
-			p.ids[p.lastID] = struct{}{}
 			return p.lastID
 		}
 	}
@@ -282,9 +285,7 @@ func (p *Plane) Run(ctx context.Context) {
 type op struct {
 	element
 	remove bool
-	// lenient: it may be gone already.
-	lenient bool
-	group   int
+	group  int
 }
 
 // diff collects what changes. What is removed and added again unchanged is no change.
