@@ -47,8 +47,8 @@ type flows struct {
 	tracked *tracker
 	links   *netlink.Handle
 	log     *zap.Logger
-	// wanted gives Services by name as the kernel has them; false: it is not known what that is.
-	wanted func(names map[string]struct{}) ([]*Service, bool)
+	// serving gives Services by name as the kernel has them; false: it is not known what that is.
+	serving func(names map[string]struct{}) ([]*Service, bool)
 	// poke says that there is something to look for, and urgent that it is not all TCP.
 	poke, urgent chan struct{}
 
@@ -57,7 +57,7 @@ type flows struct {
 	hurry   bool // some of pending are not TCP
 }
 
-func newFlows(log *zap.Logger, wanted func(map[string]struct{}) ([]*Service, bool)) (*flows, error) {
+func newFlows(log *zap.Logger, serving func(map[string]struct{}) ([]*Service, bool)) (*flows, error) {
 	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func newFlows(log *zap.Logger, wanted func(map[string]struct{}) ([]*Service, boo
 		return nil, err
 	}
 	return &flows{
-		tracked: tracked, links: links, log: log, wanted: wanted,
+		tracked: tracked, links: links, log: log, serving: serving,
 		poke: make(chan struct{}, 1), urgent: make(chan struct{}, 1), pending: map[string]struct{}{},
 	}, nil
 }
@@ -196,7 +196,7 @@ func (f *flows) deleteStale() {
 	if len(names) == 0 {
 		return
 	}
-	all, known := f.wanted(names)
+	all, known := f.serving(names)
 	if !known {
 		f.again(names, hurry) // and written will say when
 		return

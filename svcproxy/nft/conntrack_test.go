@@ -90,7 +90,7 @@ func TestFlowsAreLookedForByWhatIsThere(t *testing.T) {
 	apply(t, p, Changes{Complete: true, Node: node, Put: []*Service{udp("changes", a, b), udp("is-deleted", a), udp("is-empty-now", a)}})
 	apply(t, p, Changes{Put: []*Service{udp("changes", b)}})
 	apply(t, p, Changes{Put: []*Service{udp("changes", b, c), udp("is-empty-now")}, Delete: []string{"is-deleted"}})
-	all, known := p.wanted(p.flows.pending)
+	all, known := p.serving(p.flows.pending)
 	if !known || len(all) != 1 || len(servingSet(all[0])) != 2 {
 		t.Fatalf("%v %v", known, all)
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"maps"
 	"net/netip"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,7 +71,11 @@ func (p *Plane) eachCount(table string, each func(countKey, uint64)) error {
 		if !counted(setID(id)) {
 			continue
 		}
-		err := p.eachKernelElement(table, setID(id), func(e element, c Counters) { each(countKeyOf(e), c.Connections) })
+		err := p.eachKernelElement(table, setID(id), func(e element, c Counters) {
+			if !e.catchAll() {
+				each(countKeyOf(e), c.Connections)
+			}
+		})
 		if err != nil {
 			return err
 		}
@@ -91,7 +94,7 @@ func (p *Plane) keepCounts(ops []op) {
 		}
 	}
 	for _, o := range ops {
-		if !o.remove || !counted(o.set) {
+		if !o.remove || !counted(o.set) || o.catchAll() {
 			continue
 		}
 		if _, ok := replaced[o.elementKey()]; ok {
@@ -107,21 +110,23 @@ func (p *Plane) keepCounts(ops []op) {
 
 // keepCount asks for one element. A counter that cannot be read begins anew.
 func (p *Plane) keepCount(e element) {
+	_ = p.ask(p.table, e, func(found element, c Counters) { p.counts[countKeyOf(found)] += c.Connections })
+}
+
+// ask asks the kernel for one element by its key.
+func (p *Plane) ask(table string, e element, each func(element, Counters)) error {
 	b := &batch{conn: p.conn}
 	b.beginNFT(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK)
 	seq := b.conn.seq
-	b.buf = appendAttrName(b.buf, unix.NFTA_SET_ELEM_LIST_TABLE, p.table)
+	b.buf = appendAttrName(b.buf, unix.NFTA_SET_ELEM_LIST_TABLE, table)
 	b.buf = appendAttrName(b.buf, unix.NFTA_SET_ELEM_LIST_SET, sets[e.set].name)
 	var at int
 	b.buf, at = beginNest(b.buf, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-	key := e
-	key.data = ""
-	b.buf = key.appendTo(b.buf)
+	e.data = ""
+	b.buf = e.appendTo(b.buf)
 	endNest(b.buf, at)
 	b.end()
-	_ = p.conn.ask(b.buf, seq, func(m message) {
-		eachElementOf(e.set, m, func(found element, c Counters) { p.counts[countKeyOf(found)] += c.Connections })
-	})
+	return p.conn.ask(b.buf, seq, func(m message) { eachElementOf(e.set, m, each) })
 }
 
 // keepAllCounts reads all counters of a table that is about to be removed.
@@ -145,7 +150,7 @@ func eachElementOf(id setID, m message, each func(element, Counters)) {
 			if typ != unix.NFTA_LIST_ELEM {
 				continue
 			}
-			if e, c, ok := parseElement(id, slices.Clone(v)); ok {
+			if e, c, ok := parseElement(id, v); ok {
 				each(e, c)
 			}
 		}

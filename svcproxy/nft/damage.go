@@ -14,8 +14,12 @@ type damage struct {
 	tables map[string]struct{}
 	// rules: chains or rules have changed.
 	rules bool
-	// elements are those of our sets that somebody added or deleted.
-	elements map[elementKey]touched
+	// elements are those of our sets that somebody added or deleted, by their keys.
+	elements map[setID]map[string]touched
+	// touched is how many they are.
+	touched int
+	// ranges are the sets of ranges in which somebody did.
+	ranges map[setID]struct{}
 }
 
 // touched is what the last that was heard of an element left of it.
@@ -29,13 +33,11 @@ type touched struct {
 // maxTouched bounds what is remembered of others' doings; above it all is read.
 const maxTouched = 1 << 20
 
-// setIDs are the sets that this package writes, by name.
+// setIDs are the sets by name.
 var setIDs = func() map[string]setID {
 	ids := map[string]setID{}
 	for i, s := range sets {
-		if s.mirrored {
-			ids[s.name] = setID(i)
-		}
+		ids[s.name] = setID(i)
 	}
 	return ids
 }()
@@ -51,7 +53,7 @@ func (d *damage) hear(m message) bool {
 		return false
 	}
 	if d.tables == nil {
-		d.tables, d.elements = map[string]struct{}{}, map[elementKey]touched{}
+		d.tables, d.elements, d.ranges = map[string]struct{}{}, map[setID]map[string]touched{}, map[setID]struct{}{}
 	}
 	d.tables[table] = struct{}{}
 	switch typ {
@@ -60,9 +62,9 @@ func (d *damage) hear(m message) bool {
 	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
 		id, ours := setIDs[set]
 		if !ours {
-			return false // packets write to the others, or somebody has made one for himself
+			return false // somebody has made one for himself
 		}
-		d.hearElements(id, m, typ == unix.NFT_MSG_NEWSETELEM)
+		return d.hearElements(id, m, typ == unix.NFT_MSG_NEWSETELEM)
 	default:
 		d.unknown = true
 	}
@@ -83,18 +85,37 @@ func namesIn(m message) (table, set string) {
 	return table, set
 }
 
-func (d *damage) hearElements(id setID, m message, there bool) {
+// hearElements tells whether there are any that somebody else should not touch: in sets that packets
+// write to that is the catch-all alone.
+func (d *damage) hearElements(id setID, m message, there bool) bool {
+	if sets[id].flags&unix.NFT_SET_INTERVAL != 0 {
+		d.ranges[id] = struct{}{}
+		return true
+	}
+	keys := d.elements[id]
+	if keys == nil {
+		keys = map[string]touched{}
+		d.elements[id] = keys
+	}
+	before := len(keys)
 	eachElementOf(id, m, func(e element, c Counters) {
-		t := touched{there: there, data: e.data, lost: d.elements[e.elementKey()].lost}
-		if !there {
-			t.lost += c.Connections
+		if !sets[id].mirrored && !e.catchAll() {
+			return
 		}
-		d.elements[e.elementKey()] = t
+		t := touched{there: there, data: e.data}
+		if counted(id) {
+			t.lost = keys[e.key].lost
+			if !there {
+				t.lost += c.Connections
+			}
+		}
+		keys[e.key] = t
 	})
-	d.unknown = d.unknown || len(d.elements) > maxTouched
-	if d.unknown {
+	d.touched += len(keys) - before
+	if d.unknown = d.unknown || d.touched > maxTouched; d.unknown {
 		clear(d.elements) // nobody will ask
 	}
+	return len(keys) > 0
 }
 
 // onlyOf tells whether it is known what was damaged, and nothing but this table was.

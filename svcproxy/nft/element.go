@@ -10,6 +10,7 @@ import (
 // element is one element of a set, in the bytes that the kernel compares. It is comparable.
 type element struct {
 	set setID
+	// key is empty for the catch-all, which is found where no other one is. We make none.
 	key string
 	// end is the last key of a range in a concatenation; intervalEnd marks the first key after
 	// a range elsewhere.
@@ -26,6 +27,8 @@ type elementKey struct {
 	intervalEnd bool
 }
 
+func (e element) catchAll() bool { return e.key == "" }
+
 func (e element) elementKey() elementKey { return elementKey{e.set, e.key, e.end, e.intervalEnd} }
 
 func (k elementKey) element(data string) element {
@@ -34,7 +37,11 @@ func (k elementKey) element(data string) element {
 
 func (e element) appendTo(b []byte) []byte {
 	b, at := beginNest(b, unix.NFTA_LIST_ELEM)
-	b = appendData(b, unix.NFTA_SET_ELEM_KEY, e.key)
+	if e.catchAll() {
+		b = appendAttrUint32(b, unix.NFTA_SET_ELEM_FLAGS, nftSetElemCatchAll)
+	} else {
+		b = appendData(b, unix.NFTA_SET_ELEM_KEY, e.key)
+	}
 	if e.end != "" {
 		b = appendData(b, nftaSetElemKeyEnd, e.end)
 	}
@@ -76,6 +83,9 @@ func appendVerdict(b []byte, chain string) []byte {
 	return b
 }
 
+// nftSetElemCatchAll marks the catch-all (enum nft_set_elem_flags). It takes Linux 5.13.
+const nftSetElemCatchAll = 2
+
 // Verdicts, as unsigned numbers (enum nft_verdicts).
 const (
 	nftGoto   = 0xfffffffc
@@ -85,6 +95,7 @@ const (
 // parseElement reads one element of a dump. ok is false for what no element of ours looks like.
 func parseElement(id setID, v []byte) (e element, counts Counters, ok bool) {
 	e.set = id
+	var flags uint32
 	for typ, v := range attrs(v) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
@@ -94,14 +105,18 @@ func parseElement(id setID, v []byte) (e element, counts Counters, ok bool) {
 		case unix.NFTA_SET_ELEM_DATA:
 			e.data = parseData(v)
 		case unix.NFTA_SET_ELEM_FLAGS:
-			e.intervalEnd = attrUint32(v)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			flags = attrUint32(v)
 		case unix.NFTA_SET_ELEM_EXPR:
 			counts = parseCounter(v)
 		}
 	}
+	e.intervalEnd = flags&unix.NFT_SET_ELEM_INTERVAL_END != 0
 	s := sets[id]
-	ok = len(e.key) == int(sizeOf(s.key)) && (len(e.end) == len(e.key)) == s.concatenated() &&
-		(s.verdicts || len(e.data) == int(sizeOf(s.data)))
+	data := s.verdicts || len(e.data) == int(sizeOf(s.data))
+	if flags&nftSetElemCatchAll != 0 {
+		return e, counts, data && e.key == "" && e.end == ""
+	}
+	ok = data && len(e.key) == int(sizeOf(s.key)) && (len(e.end) == len(e.key)) == s.concatenated()
 	return e, counts, ok
 }
 

@@ -1,11 +1,12 @@
 package nft
 
 import (
+	"cmp"
 	"errors"
+	"maps"
 	"slices"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 )
 
 // mend repairs what is damaged, and reads no more of the kernel than that takes: of elements
@@ -47,15 +48,12 @@ func (p *Plane) mendAll(d *damage) (changes int, err error) {
 			return changes, err
 		}
 	}
-	if len(d.elements) == 0 {
-		return changes, nil
-	}
-	n, err := p.mendRanges(d)
+	n, err := p.mendRanges(d.ranges)
 	if err != nil {
-		return changes, err
+		return changes + n, err
 	}
-	ops := p.mendElements(d)
-	return changes + n + len(ops), p.writeOps(ops)
+	m, err := p.mendElements(d.elements)
+	return changes + n + m, err
 }
 
 // errNotOurs: a table by the name of ours is another one than was left there.
@@ -115,124 +113,83 @@ func (p *Plane) readTable(name string) (*table, error) {
 }
 
 // mendRanges fills sets of ranges again as a whole: in those an element is half of a range.
-func (p *Plane) mendRanges(d *damage) (changes int, err error) {
-	damaged := map[setID][]element{}
-	for k := range d.elements {
-		if sets[k.set].flags&unix.NFT_SET_INTERVAL != 0 {
-			damaged[k.set] = nil
-			delete(d.elements, k)
-		}
-	}
-	if len(damaged) == 0 {
+func (p *Plane) mendRanges(which map[setID]struct{}) (changes int, err error) {
+	if len(which) == 0 {
 		return 0, nil
 	}
-	collect := func(all []element) {
+	b := newBatch(p.conn, p.table)
+	for id := range which {
+		b.flushSet(sets[id])
+		changes++
+	}
+	fill := func(all []element) {
 		for _, e := range all {
-			if list, ok := damaged[e.set]; ok {
-				damaged[e.set] = append(list, e)
+			if _, ok := which[e.set]; ok {
+				b.addElement(e)
+				changes++
 			}
 		}
 	}
-	collect(p.node.elements())
+	fill(p.node.elements())
 	for _, e := range p.entries {
-		collect(e.sources())
-	}
-	b := newBatch(p.conn, p.table)
-	for id, all := range damaged {
-		b.flushSet(sets[id])
-		for _, e := range all {
-			b.addElement(e)
-		}
-		changes += 1 + len(all)
+		fill(e.sources())
 	}
 	return changes, p.write(b)
 }
 
-// mendElements gives what makes the elements that were touched what they should be. It holds
-// whatever has been written since: what is there already is added once more, and what is not there
-// destroyed, and neither is an error to the kernel.
-func (p *Plane) mendElements(d *damage) (ops []op) {
-	group := 0
-	p.eachWanted(d.elements, func(e element) {
-		t, ok := d.elements[e.elementKey()]
-		if !ok {
-			return
-		}
-		delete(d.elements, e.elementKey())
-		group++
-		switch {
-		case t.lost > 0 && counted(e.set):
-			p.counts[countKeyOf(e)] += t.lost
-		case t.there && t.data == e.data:
-			return
-		}
-		if t.there {
-			found := e
-			found.data = t.data
-			ops = append(ops, op{element: found, remove: true, lenient: true, group: group})
-		}
-		ops = append(ops, op{element: e, group: group})
+// mendElements makes the elements that were touched what they should be: small sets first, because
+// a packet needs one of each. It holds whatever has been written since: what is there already is
+// added once more, and what is not there destroyed, and neither is an error to the kernel.
+func (p *Plane) mendElements(damaged map[setID]map[string]touched) (changes int, err error) {
+	total := 0
+	for _, keys := range damaged {
+		total += len(keys)
+	}
+	order := slices.SortedFunc(maps.Keys(damaged), func(a, b setID) int {
+		return cmp.Or(cmp.Compare(len(damaged[a]), len(damaged[b])), cmp.Compare(a, b))
 	})
-	group++
-	for k, t := range d.elements {
-		if t.there {
-			ops = append(ops, op{element: k.element(t.data), remove: true, lenient: true, group: group})
+	w := p.wanted(damaged)
+	b, n, size := newBatch(p.conn, p.table), 0, firstSize(total)
+	for _, id := range order {
+		for key, t := range damaged[id] {
+			made := p.mendElement(b, w, element{set: id, key: key}, t)
+			changes, n = changes+made, n+made
+			if n < size {
+				continue
+			}
+			if err := p.write(b); err != nil {
+				return changes, err
+			}
+			p.stats.Elements += uint64(n)
+			b, n, size = newBatch(p.conn, p.table), 0, min(2*size, maxTransaction)
 		}
 	}
-	return ops
+	p.stats.Elements += uint64(n)
+	return changes, p.write(b)
 }
 
-// eachWanted gives all elements that are wanted of those that were touched, and others.
-func (p *Plane) eachWanted(all map[elementKey]touched, each func(element)) {
-	give := func(elements []element) {
-		for _, e := range elements {
-			each(e)
+// mendElement writes what it takes for one element that was touched.
+func (p *Plane) mendElement(b *batch, w *wanted, e element, t touched) (changes int) {
+	data, ok := w.data(e.set, e.key)
+	found := e
+	e.data, found.data = data, t.data
+	counts := counted(e.set) && !e.catchAll()
+	switch {
+	case ok && counts && t.lost > 0:
+		p.counts[countKeyOf(e)] += t.lost
+	case ok && t.there && t.data == data:
+		return 0
+	}
+	if t.there {
+		if counts {
+			p.keepCounts([]op{{element: found, remove: true}, {element: e, remove: !ok}})
 		}
+		b.destroyElement(found)
+		changes++
 	}
-	give(staticElements())
-	for s := range p.shapes {
-		for _, f := range families {
-			give(f.pickElements(s))
-		}
+	if ok {
+		b.addElement(e)
+		changes++
 	}
-	for k := range all {
-		if e := k.element(""); p.shared[e] > 0 {
-			each(e)
-		}
-	}
-	ids, frontends := leadingTo(all)
-	for _, e := range p.entries {
-		_, cluster := ids[e.id]
-		_, local := ids[e.id|localBit]
-		if cluster || local || e.meets(frontends) {
-			give(e.elements())
-		}
-	}
-}
-
-// leadingTo are the ids and the keys of frontends that elements belong to.
-func leadingTo(all map[elementKey]touched) (ids map[uint32]struct{}, frontends map[string]struct{}) {
-	ids, frontends = map[uint32]struct{}{}, map[string]struct{}{}
-	for k := range all {
-		switch k.set % ipv6 {
-		case services, nodePorts, backends, nodePortBackends:
-			frontends[k.key] = struct{}{}
-		case shapes, endpoints, slots, members:
-			ids[native.Uint32([]byte(k.key))] = struct{}{}
-		}
-	}
-	return ids, frontends
-}
-
-// meets tells whether the Service has a frontend with one of these keys.
-func (e *entry) meets(keys map[string]struct{}) bool {
-	if len(keys) == 0 {
-		return false
-	}
-	for _, f := range e.service.Frontends {
-		if _, ok := keys[string(frontendKey(f.Addr, e.service.Protocol, f.Port))]; ok {
-			return true
-		}
-	}
-	return false
+	return changes
 }

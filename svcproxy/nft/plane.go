@@ -41,7 +41,8 @@ type Plane struct {
 	// shared counts who wants an element.
 	shared map[element]int
 	shapes map[shape]struct{}
-	ids    map[uint32]struct{}
+	// ids are whose they are.
+	ids    map[uint32]*entry
 	lastID uint32
 	// unsure: what is in the kernel has to be read before it can be changed.
 	unsure bool
@@ -67,7 +68,7 @@ type Stats struct {
 func New(cfg Config) (*Plane, error) {
 	p := &Plane{
 		cfg: cfg, log: cfg.Log,
-		entries: map[string]*entry{}, shared: map[element]int{}, shapes: map[shape]struct{}{}, ids: map[uint32]struct{}{},
+		entries: map[string]*entry{}, shared: map[element]int{}, shapes: map[shape]struct{}{}, ids: map[uint32]*entry{},
 		unsure: true,
 		counts: counts{},
 	}
@@ -85,7 +86,7 @@ func New(cfg Config) (*Plane, error) {
 		p.conn.close()
 		return nil, fmt.Errorf("nft: %w", err)
 	}
-	if p.flows, err = newFlows(p.log, p.wanted); err != nil {
+	if p.flows, err = newFlows(p.log, p.serving); err != nil {
 		p.conn.close()
 		p.monitor.close()
 		return nil, fmt.Errorf("nft: %w", err)
@@ -222,6 +223,9 @@ func (p *Plane) replace(d *diff, name string, s *Service) {
 		if next.id == 0 && !p.unsure {
 			next.id = p.newID()
 		}
+		if next.id != 0 {
+			p.ids[next.id] = next
+		}
 	}
 	p.share(d, old, -1)
 	p.share(d, next, +1)
@@ -236,8 +240,8 @@ func (p *Plane) replace(d *diff, name string, s *Service) {
 	}
 }
 
-// wanted gives those of the named Services that have endpoints, if the kernel has them as they are wanted.
-func (p *Plane) wanted(names map[string]struct{}) (all []*Service, known bool) {
+// serving gives those of the named Services that have endpoints, if the kernel has them as they are wanted.
+func (p *Plane) serving(names map[string]struct{}) (all []*Service, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name := range names {
@@ -266,12 +270,11 @@ func (p *Plane) share(d *diff, e *entry, by int) {
 	}
 }
 
-// newID gives the id of Cluster; the one after it is that of Local.
+// newID gives an id that nobody has, for Cluster; the one after it is that of Local.
 func (p *Plane) newID() uint32 {
 	for {
 		p.lastID += 2
 		if _, taken := p.ids[p.lastID]; !taken && p.lastID != 0 {
-			p.ids[p.lastID] = struct{}{}
 			return p.lastID
 		}
 	}
@@ -309,9 +312,7 @@ func (p *Plane) Run(ctx context.Context) {
 type op struct {
 	element
 	remove bool
-	// lenient: it may be gone already.
-	lenient bool
-	group   int
+	group  int
 }
 
 // diff collects what changes. What is removed and added again unchanged is no change.

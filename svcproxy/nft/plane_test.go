@@ -173,7 +173,12 @@ func TestForeignDamageIsRepaired(t *testing.T) {
 		"delete chain inet portico-a nat-output":                    false,
 		"add chain inet portico-a filter-forward { policy drop ; }": false,
 		"add chain inet portico-a c { counter ; }":                  false,
-		"add chain inet portico-a filter-input { type filter hook input priority 0 ; policy drop ; }": false,
+		"add chain inet portico-a filter-input { type filter hook input priority 0 ; policy drop ; }":            false,
+		"add element inet portico-a services4 { * : 0x0 . 0x18000000 }":                                          false,
+		"add element inet portico-a decisions4 { * : drop }":                                                     false,
+		"add element inet portico-a endpoints6 { * : fd00::1 . 80 }":                                             false,
+		"add element inet portico-a cluster-ips4 { * }":                                                          false,
+		"add element inet portico-a affinities4 { * : 0x0 . 0x1 }":                                               false,
 		"flush map inet portico-a endpoints4":                                                                    false,
 		"flush map inet portico-a services6":                                                                     false,
 		"flush map inet portico-a members4":                                                                      false,
@@ -221,6 +226,43 @@ func TestForeignDamageIsRepaired(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An element that is found where nothing else is has no key, and goes when a process starts, too.
+func TestCatchAllIsRemovedAtStart(t *testing.T) {
+	l, all := servers(t)
+	n := l.Nodes[0]
+	first := newPlane(t, n, Config{})
+	apply(t, first, Changes{Complete: true, Put: all, Node: node})
+	want := read(t, first)
+	for _, e := range []string{"services4 { * : 0x0 . 0x18000000 }", "pick-cluster4 { * : goto dropped }", "affinities4 { * : 0x0 . 0x1 }", "cluster-ips6 { * }"} {
+		foreign(t, n, "add element inet portico-a "+e)
+	}
+	if s := lookAt(t, n); !strings.Contains(s.Damage(), "somebody has added an element for everything") {
+		t.Errorf("Damage is %q", s.Damage())
+	}
+	second := newPlane(t, n, Config{})
+	apply(t, second, Changes{Complete: true, Put: all, Node: node})
+	if s := second.Stats(); s.Drift != 4 || s.Rebuilds != 0 {
+		t.Errorf("%+v", s)
+	}
+	if got := read(t, second); !slices.Equal(got, want) {
+		t.Errorf("the kernel has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if d := lookAt(t, n).Damage(); d != "" {
+		t.Error(d)
+	}
+	works(t, l)
+}
+
+func lookAt(t *testing.T, h *netlab.Host) (s *Snapshot) {
+	t.Helper()
+	var err error
+	h.Do(t, func() { s, err = Look() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // What others do to their own tables is none of our business.

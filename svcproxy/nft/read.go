@@ -35,7 +35,7 @@ func (p *Plane) Read() ([]Live, error) {
 	}
 	var all []Live
 	for k, data := range have {
-		if counted(k.set) {
+		if counted(k.set) && k.key != "" {
 			all = append(all, readLive(have, element{set: k.set, key: k.key, data: data}))
 		}
 	}

@@ -75,6 +75,9 @@ func (p *Plane) Denied() (map[string]uint64, error) {
 	}
 	for _, f := range families {
 		err := p.eachKernelElement(p.table, f.sets+denied, func(e element, c Counters) {
+			if e.catchAll() {
+				return
+			}
 			if name, ok := names[native.Uint32([]byte(e.key))]; ok {
 				all[name] += c.Connections
 			}

@@ -131,10 +131,10 @@ func (p *Plane) adoptPlaces(have map[elementKey]string) {
 		}
 		if e.id = p.adoptedID(e, have); e.id == 0 {
 			e.id = p.newID()
-			continue
+		} else {
+			e.adopt(have)
 		}
-		p.ids[e.id] = struct{}{}
-		e.adopt(have)
+		p.ids[e.id] = e
 	}
 }
 
@@ -200,12 +200,9 @@ func (p *Plane) rebuild(tables []*table) error {
 	}
 	p.shapes = map[shape]struct{}{}
 	p.adoptPlaces(nil)
-	if err := p.fill(name); err != nil {
-		return err
-	}
-	b := newBatch(p.conn, name)
-	b.addChains(baseChains())
-	if err := p.write(b); err != nil {
+	// Where nobody serves, some Services are better than none.
+	early := !slices.ContainsFunc(tables, (*table).live)
+	if err := p.fill(name, early); err != nil {
 		return err
 	}
 	p.table, p.unsure = name, false
@@ -213,8 +210,8 @@ func (p *Plane) rebuild(tables []*table) error {
 	return p.removeTables(tables)
 }
 
-// fill makes a table that nothing enters yet.
-func (p *Plane) fill(name string) error {
+// fill makes a table and at the end, or early, lets packets in.
+func (p *Plane) fill(name string, early bool) error {
 	b := newBatch(p.conn, name)
 	b.addTable(tableComment + fingerprint)
 	for _, s := range sets {
@@ -225,21 +222,29 @@ func (p *Plane) fill(name string) error {
 		b.addShapeChains(s)
 		p.shapes[s] = struct{}{}
 	}
-	n := 0
+	if early {
+		b.addChains(baseChains())
+	}
+	n, size := 0, firstTransaction
 	var failed error
 	p.eachElement(func(_ int, all []element) {
 		for _, e := range all {
 			b.addElement(e)
 		}
 		p.stats.Elements += uint64(len(all))
-		if n += len(all); n > maxTransaction && failed == nil {
+		if n += len(all); n > size && failed == nil {
 			failed = p.write(b)
-			b, n = newBatch(p.conn, name), 0
+			b, n, size = newBatch(p.conn, name), 0, min(2*size, maxTransaction)
 		}
 	})
 	if failed != nil {
 		return failed
 	}
+	if err := p.write(b); err != nil || early {
+		return err
+	}
+	b = newBatch(p.conn, name)
+	b.addChains(baseChains())
 	return p.write(b)
 }
 
@@ -296,7 +301,7 @@ func (p *Plane) Cleanup() error {
 		return err
 	}
 	p.table, p.unsure, p.told = "", true, false
-	p.entries, p.shared = map[string]*entry{}, map[element]int{}
+	p.entries, p.shared, p.ids = map[string]*entry{}, map[element]int{}, map[uint32]*entry{}
 	return p.removeTables(tables)
 }
 
@@ -461,6 +466,9 @@ func (p *Plane) readShapes(t *table) error {
 		return nil
 	}
 	return p.eachKernelElement(t.name, pickCluster, func(e element, _ Counters) {
+		if e.catchAll() {
+			return
+		}
 		t.shapes[shape(native.Uint32([]byte(e.key)))] = struct{}{}
 	})
 }
@@ -491,15 +499,17 @@ func wantedChains(shapes map[shape]struct{}) []chain {
 	return all
 }
 
-// readElements reads all elements that this package writes.
+// readElements reads all elements that this package writes, and what nobody should have written into
+// the sets that packets write to.
 func (p *Plane) readElements(table string) (map[elementKey]string, error) {
 	have := make(map[elementKey]string)
 	for i, s := range sets {
+		note := func(e element, _ Counters) { have[e.elementKey()] = e.data }
 		if !s.mirrored {
+			_ = p.ask(table, element{set: setID(i)}, note) // an error says that there is none
 			continue
 		}
-		err := p.eachKernelElement(table, setID(i), func(e element, _ Counters) { have[e.elementKey()] = e.data })
-		if err != nil {
+		if err := p.eachKernelElement(table, setID(i), note); err != nil {
 			return nil, err
 		}
 	}

@@ -48,12 +48,25 @@ func Look() (*Snapshot, error) {
 		s.Foreign = "somebody has changed them"
 	}
 	if s.elements, err = p.readElements(t.name); err == nil {
+		if set := catchAllIn(s.elements); set != "" && s.Foreign == "" {
+			s.Foreign = "somebody has added an element for everything to " + set
+		}
 		err = p.addAffinities(t.name, s.elements)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("nft: %w", err)
 	}
 	return s, nil
+}
+
+// catchAllIn names a set that has a catch-all, or is "".
+func catchAllIn(all map[elementKey]string) string {
+	for k := range all {
+		if k.key == "" {
+			return sets[k.set].name
+		}
+	}
+	return ""
 }
 
 // entered is the table of ours that packets come to, or would if somebody had not emptied its chains.

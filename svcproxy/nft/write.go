@@ -9,11 +9,15 @@ import (
 // the lock of all nftables users for too long.
 const maxTransaction = 20_000
 
+// firstTransaction is how many the first one of several has, each of the next twice as many: of a
+// great damage something is put right at once.
+const firstTransaction = 2_500
+
 // writeOps makes a difference live. After an error the kernel has to be read again.
 func (p *Plane) writeOps(ops []op) error {
 	shapes := p.neededShapes(ops)
-	for len(ops) > 0 || len(shapes) > 0 {
-		n := chunk(ops)
+	for size := firstSize(len(ops)); len(ops) > 0 || len(shapes) > 0; size = min(2*size, maxTransaction) {
+		n := chunk(ops, size)
 		b := newBatch(p.conn, p.table)
 		for _, s := range shapes {
 			b.addShape(s)
@@ -52,12 +56,20 @@ func (p *Plane) neededShapes(ops []op) []shape {
 	return all
 }
 
+// firstSize is how many of n elements the first transaction has: all, if they fit.
+func firstSize(n int) int {
+	if n <= maxTransaction/2 {
+		return maxTransaction
+	}
+	return firstTransaction
+}
+
 // chunk is how many of ops, whole groups, go into one transaction.
-func chunk(ops []op) int {
-	if len(ops) <= maxTransaction {
+func chunk(ops []op, size int) int {
+	if len(ops) <= size {
 		return len(ops)
 	}
-	n := maxTransaction
+	n := size
 	for n < len(ops) && ops[n].group == ops[n-1].group {
 		n++
 	}
@@ -75,14 +87,13 @@ func (b *batch) addOps(ops []op) {
 		}
 		return cmp.Compare(a.set, b.set)
 	}
-	slices.SortStableFunc(ops, bySet)
+	if !slices.IsSortedFunc(ops, bySet) {
+		slices.SortStableFunc(ops, bySet)
+	}
 	for _, o := range ops {
-		switch {
-		case o.lenient:
-			b.destroyElement(o.element)
-		case o.remove:
+		if o.remove {
 			b.deleteElement(o.element)
-		default:
+		} else {
 			b.addElement(o.element)
 		}
 	}
