@@ -30,8 +30,6 @@ type Service struct {
 	created metav1.Time
 	// elsewhere are the cluster IPs that another program serves.
 	elsewhere []netip.Addr
-	// heldUntil is when endpoints that are not listed any more are let go; zero: there are none.
-	heldUntil time.Time
 }
 
 // Key is "namespace/name".
@@ -56,6 +54,8 @@ type Port struct {
 	ProxyProtocol uint8
 	// Failing are the endpoints that fail, skipped or not.
 	Failing []outlier.Failing
+	// heldUntil is when endpoints that are not listed any more are let go; zero: there are none.
+	heldUntil time.Time
 }
 
 // HealthCheck is what the Service's healthCheckNodePort answers on this node.
@@ -111,8 +111,6 @@ type pass struct {
 	ranges   []netip.Prefix
 	problems []manifests.Problem
 	past     past
-
-	heldUntil time.Time
 }
 
 // compile says what this node does for a Service. It reads nothing but that Service, its
@@ -133,7 +131,6 @@ func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Servi
 			}
 		}
 	}
-	out.heldUntil = c.heldUntil
 	out.HealthCheck = c.healthCheck(out.Ports)
 	slices.SortFunc(c.problems, func(a, b manifests.Problem) int {
 		return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(a.Text, b.Text))
