@@ -109,8 +109,10 @@ func (c *compiler) compileOne(key string, old *Service) []string {
 		next = compile(&c.rules, &c.at, c.objects, s, past{old, c.now()})
 	}
 	delete(c.held, key)
-	if next != nil && !next.heldUntil.IsZero() {
-		c.held[key] = next.heldUntil
+	if next != nil {
+		if until := next.heldUntil(); !until.IsZero() {
+			c.held[key] = until
+		}
 	}
 	others := c.claims.replace(old, next)
 	if next == nil {

@@ -254,7 +254,7 @@ func (e *explaining) nobody() {
 	}
 	e.notServed(to)
 	if within(e.node.ServiceCIDRs, to) && !e.elsewhere(to) {
-		e.end(Dropped, fmt.Sprintf("%s is in the range of cluster IPs and belongs to no Service that is served here", to))
+		e.end(Dropped, fmt.Sprintf("%s is in a ServiceCIDR and belongs to no Service that is served here; if another program answers there, give it an address outside of the ServiceCIDRs, or a Service", to))
 		return
 	}
 	_, port, f := e.frontend(netip.Addr{}, e.Packet)

@@ -26,12 +26,19 @@ func (c *pass) hold(p *Port, usable bool) bool {
 	if usable || c.rules.Hold <= 0 {
 		return usable
 	}
-	until := c.past.until(c.rules.Hold)
+	was := c.past.port(p.Key)
+	if was == nil {
+		return false
+	}
+	until := was.heldUntil // does not move
+	if until.IsZero() {
+		until = c.past.now.Add(c.rules.Hold)
+	}
 	if !c.past.now.Before(until) {
 		return false
 	}
 	need := policiesOf(p.Frontends)
-	for _, e := range c.past.endpoints(p.Key) {
+	for _, e := range was.Endpoints {
 		said := slices.ContainsFunc(p.Endpoints, func(now Endpoint) bool { return now.Addr == e.Addr })
 		if said || e.Terminating || !e.Ready && e.Why != ReasonHeld {
 			continue
@@ -39,7 +46,7 @@ func (c *pass) hold(p *Port, usable bool) bool {
 		e.Ready, e.Why, e.Cluster, e.ForLocal = false, ReasonHeld, need.cluster && e.Cluster, need.local && e.ForLocal
 		if e.Cluster || e.ForLocal {
 			p.Endpoints = append(p.Endpoints, e)
-			c.heldUntil = until
+			p.heldUntil = until
 			usable = true
 		}
 	}
@@ -47,21 +54,22 @@ func (c *pass) hold(p *Port, usable bool) bool {
 	return usable
 }
 
-// until is when endpoints that are held are let go. It does not move.
-func (p *past) until(hold time.Duration) time.Time {
-	if p.service != nil && !p.service.heldUntil.IsZero() {
-		return p.service.heldUntil
-	}
-	return p.now.Add(hold)
-}
-
-func (p *past) endpoints(port string) []Endpoint {
+// port is what the port of that key was; nil: there was none.
+func (p *past) port(key string) *Port {
 	for _, was := range portsOf(p.service) {
-		if was.Key == port {
-			return was.Endpoints
+		if was.Key == key {
+			return was
 		}
 	}
 	return nil
+}
+
+// heldUntil is when the first endpoints of the Service that are held are let go; zero: there are none.
+func (s *Service) heldUntil() (first time.Time) {
+	for _, p := range s.Ports {
+		first = earlier(first, p.heldUntil)
+	}
+	return first
 }
 
 // letGo compiles the Services whose endpoints have been held long enough.

@@ -97,6 +97,59 @@ func used(c *compiler, key string) string {
 	return strings.Join(all, " ")
 }
 
+// Each port of a Service holds its endpoints for as long as it may, whatever the other one does.
+func TestHoldOfEachPort(t *testing.T) {
+	const hold = time.Second
+	store := manifests.NewStore()
+	store.Open()
+	store.Put(newService("s", "172.30.0.1", func(s *corev1.Service) {
+		s.Spec.Ports = []corev1.ServicePort{{Name: "one", Port: 80}, {Name: "two", Port: 81}}
+	}))
+	c := newCompiler(Rules{NodeName: "n", Hold: hold})
+	now := time.Unix(1000, 0)
+	c.now = func() time.Time { return now }
+	put := func(port, endpoints string) {
+		s := flagged("s", "-"+port, endpoints)
+		s.Ports[0].Name = &port
+		store.Put(s)
+	}
+	put("one", "10.0.0.1")
+	put("two", "10.0.0.2")
+	for i, step := range []struct {
+		after    time.Duration
+		empty    string // the slice of this port
+		one, two bool   // is forwarded
+		next     time.Duration
+	}{
+		{0, "", true, true, 0},
+		{0, "one", true, true, hold},
+		{hold * 9 / 10, "two", true, true, hold / 10},
+		{hold / 10, "", false, true, hold * 9 / 10},
+		{hold*9/10 - 1, "", false, true, 1},
+		{1, "", false, false, 0},
+	} {
+		if now = now.Add(step.after); step.empty != "" {
+			put(step.empty, "")
+		}
+		change, _ := store.Take()
+		c.apply(change)
+		c.letGo()
+		s, _ := c.services.Get("ns/s")
+		for j, want := range []bool{step.one, step.two} {
+			if got := s.Ports[j].Frontends[0].Action == Forward; got != want {
+				t.Errorf("step %d: port %d forwarded: %v, want %v", i, j, got, want)
+			}
+		}
+		var want time.Time
+		if step.next > 0 {
+			want = now.Add(step.next)
+		}
+		if got := c.nextLetGo(); got != want {
+			t.Errorf("step %d: next at %v, want %v", i, got, want)
+		}
+	}
+}
+
 // Who is deleted, or made another Service, holds nothing.
 func TestHoldEndsWithTheService(t *testing.T) {
 	store := manifests.NewStore()

@@ -31,8 +31,6 @@ type Service struct {
 	ending  bool // it is being deleted
 	// elsewhere are the cluster IPs that another program serves.
 	elsewhere []netip.Addr
-	// heldUntil is when endpoints that are not listed any more are let go; zero: there are none.
-	heldUntil time.Time
 }
 
 // Key is "namespace/name".
@@ -57,6 +55,8 @@ type Port struct {
 	ProxyProtocol uint8
 	// Failing are the endpoints that fail, skipped or not.
 	Failing []outlier.Failing
+	// heldUntil is when endpoints that are not listed any more are let go; zero: there are none.
+	heldUntil time.Time
 }
 
 // Rules are what flags say about all Services.
@@ -104,8 +104,6 @@ type pass struct {
 	ranges   []netip.Prefix
 	problems []manifests.Problem
 	past     past
-
-	heldUntil time.Time
 }
 
 // compile says what this node does for a Service. It reads nothing but that Service, its
@@ -127,7 +125,6 @@ func compile(rules *Rules, at *here, objects *manifests.Objects, s *corev1.Servi
 			}
 		}
 	}
-	out.heldUntil = c.heldUntil
 	out.HealthCheck = c.healthCheck(out.Ports)
 	slices.SortFunc(c.problems, func(a, b manifests.Problem) int {
 		return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(a.Text, b.Text))

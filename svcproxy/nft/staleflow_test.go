@@ -87,3 +87,50 @@ func waitAttempts(t *testing.T, h *netlab.Host, n int) {
 		}
 	}
 }
+
+// Which flows are stale: those to a frontend, of none of its endpoints, and of TCP without an answer.
+func TestStaleFlowsMatch(t *testing.T) {
+	const endpoint, gone, vip, nodePort = "10.0.0.1:80", "10.0.0.2:80", "172.30.0.1:80", "192.168.0.10:30080"
+	const answered, established = ctStatusAnswered, 3
+	var all []*Service
+	for _, protocol := range []uint8{6, 17} {
+		all = append(all, &Service{
+			Name: "s", Protocol: protocol, Local: []netip.AddrPort{ap(endpoint)},
+			Frontends: []Frontend{{Addr: ap(vip).Addr(), Port: 80, Kind: ExternalLocal}, {Port: 30080, Kind: External}},
+		})
+	}
+	stale := newStaleFlows(all, map[netip.Addr]struct{}{ap(nodePort).Addr(): {}, netip.MustParseAddr("fd00::10"): {}})
+	for _, c := range []struct {
+		name     string
+		protocol uint8
+		to, from string
+		status   uint32
+		state    uint8
+		want     bool
+	}{
+		{"TCP, to an endpoint that is gone", 6, vip, gone, 0, ctStateSYNSent, true},
+		{"TCP, to its NodePort", 6, nodePort, gone, 0, ctStateSYNSent, true},
+		{"TCP, untranslated", 6, vip, vip, 0, ctStateSYNSent, true},
+		{"TCP, to an endpoint", 6, vip, endpoint, 0, ctStateSYNSent, false},
+		{"TCP, established", 6, vip, gone, answered, established, false},
+		{"TCP, established, of which one direction goes by here", 6, vip, gone, 0, established, false},
+		{"TCP, once more from a port whose connection was answered", 6, vip, gone, answered, ctStateSYNSent, false},
+		{"UDP, to an endpoint that is gone", 17, vip, gone, answered, 0, true},
+		{"UDP, without an answer", 17, nodePort, gone, 0, 0, true},
+		{"UDP, to an endpoint", 17, nodePort, endpoint, answered, 0, false},
+		{"another port", 17, "172.30.0.1:81", gone, 0, 0, false},
+		{"another address", 17, "172.30.0.2:80", gone, 0, 0, false},
+		{"the port of the NodePort, on another host", 17, "192.168.0.11:30080", gone, 0, 0, false},
+		{"the port of the NodePort, in the other family", 17, "[fd00::10]:30080", "[fd00::11]:80", 0, 0, false},
+		{"SCTP", 132, vip, gone, 0, 0, false},
+	} {
+		to, from := ap(c.to), ap(c.from)
+		f := tracked{
+			orig:  tuple{dst: to.Addr(), dstPort: to.Port(), protocol: c.protocol},
+			reply: tuple{src: from.Addr(), srcPort: from.Port(), protocol: c.protocol}, status: c.status, state: c.state,
+		}
+		if got := stale.match(&f); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
