@@ -25,10 +25,16 @@ func (x *Explainer) Explain(p Packet) *Explanation {
 	}
 	e.service, e.port, e.at = s, port, f
 	e.found()
+	if !e.Userspace || e.relayed() {
+		e.decide()
+	}
+	return e.Explanation
+}
+
+func (e *explaining) decide() {
 	if e.admitted() {
 		e.forward()
 	}
-	return e.Explanation
 }
 
 // explaining is one packet's way to its Explanation.
@@ -82,7 +88,7 @@ func (e *explaining) end(v Verdict, why string) {
 func (e *explaining) admitted() bool {
 	from, f := e.Packet.From, e.at
 	e.TrafficPolicy = e.policy()
-	if f.Restricted {
+	if f.Restricted && !e.nobodyListens() {
 		if !within(e.port.Sources, from) {
 			e.SourceRanges = fmt.Sprintf("%s is not in %s", from, e.ranges())
 			e.end(Dropped, "loadBalancerSourceRanges of the Service do not let its source in")
@@ -166,7 +172,7 @@ func (e *explaining) forward() {
 		to := netip.MustParseAddrPort(end.Address)
 		e.fate.Endpoints = append(e.fate.Endpoints, to)
 		end.Masqueraded = e.fate.Masqueraded
-		if to.Addr() == e.Packet.From && e.port.Endpoints[i].Local {
+		if to.Addr() == e.Packet.From && e.port.Endpoints[i].Local && !e.Userspace {
 			e.fate.Hairpins = append(e.fate.Hairpins, to)
 			end.Masqueraded = true
 			end.Why += "; it is the client itself, and masqueraded (hairpin)"
@@ -245,21 +251,31 @@ func (e *explaining) explainEndpoints(local bool) {
 // nobody explains what comes to no frontend.
 func (e *explaining) nobody() {
 	to := e.Packet.To.Addr()
+	if e.Userspace && !e.own(to) {
+		e.notServed(to)
+		e.end(PassedOn, notHere(to))
+		return
+	}
 	if services := e.withClusterIP(to); len(services) > 0 {
 		s := services[0]
 		e.Service = s.Key()
+		if e.Userspace {
+			e.end(PassedOn, fmt.Sprintf("%s is the cluster IP of Service %s, which has no port %d/%s but %s; nobody of Portico's listens there, and the host refuses",
+				to, s.Key(), e.Packet.To.Port(), e.Packet.Protocol, portsOfAddress(s, to)))
+			return
+		}
 		e.end(Rejected, fmt.Sprintf("%s is the cluster IP of Service %s, which has no port %d/%s but %s",
 			to, s.Key(), e.Packet.To.Port(), e.Packet.Protocol, portsOfAddress(s, to)))
 		return
 	}
 	e.notServed(to)
-	if within(e.node.ServiceCIDRs, to) && !e.elsewhere(to) {
+	if within(e.node.ServiceCIDRs, to) && !e.elsewhere(to) && !e.Userspace {
 		e.end(Dropped, fmt.Sprintf("%s is in a ServiceCIDR and belongs to no Service that is served here; if another program answers there, give it an address outside of the ServiceCIDRs, or a Service", to))
 		return
 	}
 	_, port, f := e.frontend(netip.Addr{}, e.Packet)
 	switch {
-	case e.own(to) && f != nil && to.IsLoopback():
+	case e.own(to) && f != nil && to.IsLoopback() && !e.Userspace:
 		e.end(PassedOn, fmt.Sprintf("NodePorts never answer on loopback; %d is one of %s, use another address of this node", f.Port, serviceOf(port)))
 	case e.own(to) && f != nil:
 		e.end(PassedOn, fmt.Sprintf("NodePort %d of %s does not answer at %s: --nodeport-addresses leaves it out", f.Port, serviceOf(port), to))

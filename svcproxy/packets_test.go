@@ -60,7 +60,12 @@ type world struct {
 	rules   Rules
 	objects map[manifests.Ref]struct{}
 	nodes   [2]worldNode
-	relayed bool // in userspace, which Explain does not speak of
+	// relayed: in userspace, where node 0 has the addresses that were given to it.
+	relayed bool
+	planes  [2]*Relay
+	given   map[netip.Addr]bool
+	// remembered is the server that userspace said the client goes to again.
+	remembered string
 }
 
 type worldNode struct {
@@ -323,10 +328,8 @@ func (w *world) packet(t *testing.T, line string) error {
 	if err != nil || from == nil {
 		return fmt.Errorf("host or address: %w", err)
 	}
-	if !w.relayed {
-		if err := w.explains(t, from, words[1], to, want); err != nil {
-			return err
-		}
+	if err := w.explains(t, from, words[1], to, want); err != nil {
+		return err
 	}
 	switch want[0] {
 	case "refused":
@@ -337,6 +340,9 @@ func (w *world) packet(t *testing.T, line string) error {
 	as := []string{from.Addr(w.ipv6).String()}
 	if len(want) > 2 && want[1] == "as" {
 		as = w.addresses(want[2])
+	}
+	if w.remembered != "" {
+		want[0] = w.remembered
 	}
 	return wantServers(t, from, words[1], to, strings.Split(want[0], ","), as, want[len(want)-1] == "always")
 }

@@ -57,12 +57,10 @@ func runRelayed(t *testing.T, archive *txtar.Archive, ipv6 bool) {
 		options, archive.Files = string(archive.Files[0].Data), archive.Files[1:]
 	}
 	w := newWorld(t, ipv6, options)
-	w.relayed = true
-	var planes [2]*Relay
+	w.relayed, w.given = true, map[netip.Addr]bool{}
 	for i, node := range w.Nodes {
-		planes[i] = startRelay(t, node)
+		w.planes[i] = startRelay(t, node)
 	}
-	given := map[netip.Addr]bool{}
 	fresh := true
 	for _, f := range archive.Files {
 		text := w.expand(string(f.Data))
@@ -79,9 +77,9 @@ func runRelayed(t *testing.T, archive *txtar.Archive, ipv6 bool) {
 					update.Network, update.Complete = &w.network, true
 				}
 				if i == 0 {
-					w.giveAddresses(t, update.Put, given)
+					w.giveAddresses(t, update.Put)
 				}
-				if err := planes[i].Apply(update); err != nil {
+				if err := w.planes[i].Apply(update); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -92,13 +90,13 @@ func runRelayed(t *testing.T, archive *txtar.Archive, ipv6 bool) {
 }
 
 // giveAddresses puts those of Services onto node 0, and never takes them away.
-func (w *world) giveAddresses(t *testing.T, services []*Service, given map[netip.Addr]bool) {
+func (w *world) giveAddresses(t *testing.T, services []*Service) {
 	t.Helper()
 	for _, s := range services {
 		for _, p := range s.Ports {
 			for _, f := range p.Frontends {
-				if f.Addr.IsValid() && !given[f.Addr] {
-					given[f.Addr] = true
+				if f.Addr.IsValid() && !w.given[f.Addr] {
+					w.given[f.Addr] = true
 					w.Nodes[0].Address(t, netip.PrefixFrom(f.Addr, f.Addr.BitLen()).String())
 				}
 			}

@@ -99,15 +99,15 @@ endpoints: [{addresses: [127.0.0.1]}]
 		}
 		return err
 	})
-	for to, want := range map[string]string{
-		fmt.Sprintf("127.0.0.1:%d/TCP", nodePort): "true",
-		"192.0.2.1:80/TCP":                        "false", // as the problem says
+	for to, want := range map[string]svcproxy.Verdict{
+		fmt.Sprintf("127.0.0.1:%d/TCP", nodePort): svcproxy.Delivered,
+		"192.0.2.1:80/TCP":                        svcproxy.PassedOn, // as the problem says
 	} {
 		var said, stderr bytes.Buffer
 		code := run(ctx, []string{"explain", "packet", "127.0.0.1", to, "--admin", fmt.Sprintf("http://127.0.0.1:%d/", admin), "-o", "json"}, &said, &stderr)
 		var e svcproxy.Explanation
-		if err := json.Unmarshal(said.Bytes(), &e); err != nil || e.Service != "default/web" || e.Verdict != svcproxy.Delivered ||
-			e.Kernel.Plane != "userspace" || fmt.Sprint(e.Kernel.Agrees) != want || (code == exitOK) != e.Kernel.Agrees {
+		if err := json.Unmarshal(said.Bytes(), &e); err != nil || e.Service != "default/web" || e.Verdict != want ||
+			e.Kernel.Plane != "userspace" || !e.Kernel.Agrees || (code == exitOK) != (want == svcproxy.Delivered) {
 			t.Errorf("explain packet to %s: %d %s%s", to, code, said.String(), stderr.String())
 		}
 	}

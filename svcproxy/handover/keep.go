@@ -25,41 +25,46 @@ const (
 
 // Keep makes again what somebody else takes away or changes, as `nft flush ruleset` does, until ctx ends.
 func (t *Table) Keep(ctx context.Context, log *zap.Logger) {
-	damaged := make(chan struct{}, 1)
 	stop := context.AfterFunc(ctx, func() { _ = t.events.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		t.listen(ctx, damaged)
-	}()
-	defer func() { <-done }()
 	var last time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-damaged:
-		}
-		wait := time.NewTimer(max(repairPause, time.Until(last.Add(repairsApart))))
-		select {
-		case <-ctx.Done():
-			wait.Stop()
-			return
-		case <-wait.C:
-		}
-		last = time.Now()
-		if err := t.repair(); err != nil {
-			log.Warn("handover: what somebody else took away cannot be made again, and is tried again", zap.Error(err))
-			poke(damaged)
+	for t.damaged() {
+		for err := errors.New("not yet"); err != nil; {
+			if !sleep(ctx, max(repairPause, time.Until(last.Add(repairsApart)))) {
+				return
+			}
+			t.deafen()
+			last = time.Now()
+			if err = t.repair(); err != nil {
+				log.Warn("handover: what somebody else took away cannot be made again, and is tried again", zap.Error(err))
+			}
 		}
 	}
 }
 
-func poke(c chan<- struct{}) {
+// deafen forgets what the kernel has waiting: all of that is repaired now.
+func (t *Table) deafen() {
+	raw, err := t.events.SyscallConn()
+	if err != nil {
+		return
+	}
+	var some [1]byte
+	_ = raw.Control(func(fd uintptr) {
+		for err := error(nil); err == nil || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EINTR); {
+			_, _, err = unix.Recvfrom(int(fd), some[:], unix.MSG_DONTWAIT)
+		}
+	})
+}
+
+// sleep tells whether ctx has not ended meanwhile.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
 	select {
-	case c <- struct{}{}:
-	default: // one poke already waits
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
 	}
 }
 
@@ -80,22 +85,21 @@ func (t *Table) repair() error {
 	return nil
 }
 
-// listen pokes damaged when others have changed the tables, until ctx ends.
-func (t *Table) listen(ctx context.Context, damaged chan<- struct{}) {
-	for ctx.Err() == nil {
+// damaged waits until others have changed the tables; false: Keep is to end.
+func (t *Table) damaged() bool {
+	for {
 		all, err := t.events.Receive()
 		switch {
 		case errors.Is(err, unix.ENOBUFS): // the kernel could not keep all that there was to tell
-			poke(damaged)
-			continue
+			return true
 		case err != nil:
-			return
+			return false
 		}
 		t.mu.Lock()
 		own := t.portID
 		t.mu.Unlock()
 		if slices.ContainsFunc(all, func(m mdnetlink.Message) bool { return m.Header.PID != own && about(&m) }) {
-			poke(damaged)
+			return true
 		}
 	}
 }

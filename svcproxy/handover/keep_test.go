@@ -2,6 +2,7 @@ package handover
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"testing"
@@ -72,16 +73,66 @@ func TestKeep(t *testing.T) {
 			t.Errorf("damage %d: %d rules, %v", i, len(rules), err)
 		}
 	}
-	// Tables of others, and nothing that is wanted, are nobody's business.
+	// Where nothing is wanted, nothing is made.
 	if err := table.Set(nil); err != nil {
 		t.Fatal(err)
 	}
-	other.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "somebody"})
-	other.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: TableName})
-	if err := other.Flush(); err != nil {
+	if err := table.repair(); err != nil || len(inKernel(t, table)) > 0 {
+		t.Errorf("%v in the kernel, %v", inKernel(t, table), err)
+	}
+}
+
+// What this program itself writes is no damage, and tables of others are their business.
+func TestDamage(t *testing.T) {
+	lab := netlab.New(t, 0)
+	here, near := lab.Nodes[0], lab.Nodes[1]
+	table := newTable(t, here)
+	var other *nftables.Conn
+	var err error
+	here.Do(t, func() { other, err = nftables.New(nftables.AsLasting()) })
+	if err != nil {
 		t.Fatal(err)
 	}
-	if counts, err := table.Counts(); err != nil || counts.Repairs != 3 {
-		t.Errorf("%+v, %v", counts, err)
+	t.Cleanup(func() { _ = other.CloseLasting() })
+	vip := netip.MustParseAddr("192.0.2.1")
+	ours := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: TableName}
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want bool
+	}{
+		{"ours", func() error { return table.Set(map[netip.Addr]netip.Addr{vip: near.IPv4}) }, false},
+		{"more of ours", func() error { return table.Set(map[netip.Addr]netip.Addr{vip: {}, vip.Next(): near.IPv4}) }, false},
+		{"others' table", func() error {
+			other.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "somebody"})
+			return other.Flush()
+		}, false},
+		{"of another family", func() error {
+			other.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: TableName})
+			return other.Flush()
+		}, false},
+		{"an element", func() error {
+			set := &nftables.Set{Table: ours, Name: "moved"}
+			return errors.Join(other.SetDeleteElements(set, []nftables.SetElement{{Key: vip.AsSlice()}}), other.Flush())
+		}, true},
+		{"a chain", func() error {
+			other.FlushChain(&nftables.Chain{Table: ours, Name: "strangers"})
+			return other.Flush()
+		}, true},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		wait := netlab.Silence
+		if step.want {
+			wait = 20 * time.Second
+		}
+		if err := table.events.SetReadDeadline(time.Now().Add(wait)); err != nil {
+			t.Fatal(err)
+		}
+		if got := table.damaged(); got != step.want {
+			t.Errorf("%s: %v", step.name, got)
+		}
+		table.deafen()
 	}
 }

@@ -168,7 +168,7 @@ func (m *FlowMonitor) Unanswered(each func(*Flow)) error {
 	})
 }
 
-// ErrTooManyFlows: connection tracking has more than somebody wants to look at.
+// ErrTooManyFlows is given if connection tracking has more than somebody wants to look at.
 var ErrTooManyFlows = errors.New("nft: too many flows in connection tracking")
 
 // Live calls live with the translated flows that are in the kernel, with what they have had so far, and ended with

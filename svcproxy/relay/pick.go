@@ -82,6 +82,13 @@ func (a *affinities) forget(now time.Time) {
 	}
 }
 
+// clear forgets all: nobody stays any more, and who comes when they do again begins anew.
+func (a *affinities) clear() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.clients)
+}
+
 // leave forgets that a client stays with an endpoint.
 func (a *affinities) leave(client netip.Addr, endpoint netip.AddrPort) {
 	a.mu.Lock()

@@ -230,6 +230,9 @@ func (p *Plane) note(c Changes) (changed []string) {
 			p.entries[s.Name] = e
 		}
 		e.service = s
+		if s.Affinity == 0 {
+			e.affinities.clear()
+		}
 		e.keep(s.Frontends)
 		changed = append(changed, s.Name)
 	}
@@ -506,7 +509,7 @@ func (p *Plane) Trace(protocol uint8, from netip.Addr, to netip.AddrPort) Trace 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range p.entries {
-		if e.service.Protocol != protocol || e.service.IPv6 != to.Addr().Is6() {
+		if protocol != TCP && protocol != UDP || e.service.Protocol != protocol || e.service.IPv6 != to.Addr().Is6() {
 			continue
 		}
 		for _, f := range e.frontends {
@@ -539,8 +542,10 @@ func (f *frontend) answers(to netip.AddrPort, own []netip.Addr) bool {
 func (p *Plane) trace(e *entry, f Frontend, from netip.Addr) Trace {
 	r := &route{service: e.service, frontend: f, pods: p.node.Pods, own: p.own}
 	t := Trace{Service: e.service.Name, Frontend: f, Affinity: e.service.Affinity}
-	t.Endpoints, t.Outcome = r.decide(from)
-	if stays, ok := e.affinities.get(from, time.Now()); ok && slices.Contains(t.Endpoints, stays) {
+	if t.Endpoints, t.Outcome = r.decide(from); f.Kind == Reject {
+		t.Outcome = Refused // by the host: nobody listens, whoever comes
+	}
+	if stays, ok := e.affinities.get(from, time.Now()); ok && t.Affinity > 0 && slices.Contains(t.Endpoints, stays) {
 		t.Stays = stays
 	}
 	return t
