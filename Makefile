@@ -47,7 +47,7 @@ packages: ## install the Debian packages that building and testing need, where m
 unit: race budgets ## all tests but those on a real cluster
 
 race: ## tests under the race detector, with golden files and fuzz seeds
-	CGO_ENABLED=1 go test -race -count=1 $(FLAGS) ./...
+	CGO_ENABLED=1 go test -race -count=1 -timeout 30m $(FLAGS) ./... # a busy machine may need ten for router alone
 
 budgets: ## the tests of allocations, memory and time, which the race detector changes, without it
 	$(GO) test -count=1 $(FLAGS) $(BUDGETS)

@@ -46,9 +46,10 @@ func TestFiles_EmptiedFileKeepsItsLastGoodContent(t *testing.T) {
 }
 
 // rewrite writes a file in place as slowly as a busy machine does: what it holds is nothing, then
-// a half, then all.
-func (f *folder) rewrite(name, first, second string, pause time.Duration) {
+// a half, then all. It returns how long it was not whole.
+func (f *folder) rewrite(name, first, second string, pause time.Duration) time.Duration {
 	f.t.Helper()
+	start := time.Now()
 	w, err := os.OpenFile(f.path(name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	f.do(err)
 	for _, part := range []string{first, second} {
@@ -57,6 +58,7 @@ func (f *folder) rewrite(name, first, second string, pause time.Duration) {
 		f.do(err)
 	}
 	f.do(w.Close())
+	return time.Since(start)
 }
 
 // TestFiles_RewrittenAllTheTime has a file that is often half written when it is looked at.
@@ -72,41 +74,60 @@ func TestFiles_RewrittenAllTheTime(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			f := newFolder(t)
-			f.config.HoldOff = 0
-			f.write("a.yaml", service("a")+"---\n"+service("b"))
-			f.write("other.yaml", service("other"))
-			f.run()
-			f.services("a b other")
-
-			stop := f.watch("a", "b")
-			next := time.NewTicker(c.period)
-			defer next.Stop()
-			f.write("other.yaml", service("another"))
-			for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); <-next.C {
-				f.rewrite("a.yaml", service("a")+"---\n", service("b"), c.pause)
+			for try := range 10 {
+				slowest, gone := rewrittenAllTheTime(t, c.period, c.pause)
+				if gone == "" {
+					return
+				}
+				if slowest < defaultHoldOff/2 || try == 9 {
+					t.Fatalf("%s was gone for a moment, though a write took %s at most", gone, slowest)
+				}
+				t.Logf("again, for a write took %s: it was quiet with half of the file", slowest)
 			}
-			if f.store.snapshot().Service("default", "another") == nil {
-				t.Error("the other file waits too")
-			}
-			f.services("a another b")
-			stop()
-			f.rewrite("a.yaml", service("a"), "", 0)
-			f.services("a another") // it is quiet, so the edit counts
 		})
 	}
 }
 
-// watch looks all the time, until stop, whether the Services are there.
-func (f *folder) watch(names ...string) (stop func()) {
-	quit, done := make(chan struct{}), make(chan struct{})
+// rewrittenAllTheTime says how long the slowest write took, and which Service was gone meanwhile.
+func rewrittenAllTheTime(t *testing.T, period, pause time.Duration) (slowest time.Duration, gone string) {
+	t.Helper()
+	f := newFolder(t)
+	f.config.HoldOff = 0
+	f.write("a.yaml", service("a")+"---\n"+service("b"))
+	f.write("other.yaml", service("other"))
+	f.run()
+	f.services("a b other")
+
+	stop := f.watch("a", "b")
+	next := time.NewTicker(period)
+	defer next.Stop()
+	f.write("other.yaml", service("another"))
+	waits := func() bool { return f.store.snapshot().Service("default", "another") == nil }
+	start := time.Now()
+	for time.Since(start) < 1500*time.Millisecond || waits() && time.Since(start) < 20*time.Second {
+		slowest = max(slowest, f.rewrite("a.yaml", service("a")+"---\n", service("b"), pause))
+		<-next.C
+	}
+	if waits() {
+		t.Error("the other file waits too")
+	}
+	f.services("a another b")
+	gone = stop()
+	f.rewrite("a.yaml", service("a"), "", 0)
+	f.services("a another") // it is quiet, so the edit counts
+	return slowest, gone
+}
+
+// watch looks all the time, until stop, whether the Services are there, and tells of one that was not.
+func (f *folder) watch(names ...string) (stop func() (gone string)) {
+	quit, done := make(chan struct{}), make(chan string, 1)
 	go func() {
 		defer close(done)
 		for {
 			now := f.store.snapshot()
 			for _, name := range names {
 				if now.Service("default", name) == nil {
-					f.t.Errorf("Service %s was gone for a moment", name)
+					done <- name
 					return
 				}
 			}
@@ -117,7 +138,7 @@ func (f *folder) watch(names ...string) (stop func()) {
 			}
 		}
 	}()
-	return func() { close(quit); <-done }
+	return func() string { close(quit); return <-done }
 }
 
 // TestScan_FileChangesWhileItIsRead is what no hold-off helps against.
@@ -190,14 +211,19 @@ func TestFiles_EditIsLiveSoon(t *testing.T) {
 	f.write("a.yaml", service("a"))
 	f.run()
 	f.services("a")
-	for _, name := range []string{"b", "longer", "c"} {
+	best := time.Hour // of some: a machine may be busy with others
+	for i := 0; i < 3 || i < 30 && best > 5*defaultHoldOff; i++ {
+		name := []string{"b", "longer", "c"}[i%3]
 		start := time.Now()
 		f.do(os.WriteFile(f.path("a.yaml"), []byte(service(name)), 0o644))
 		f.services(name)
 		took := time.Since(start)
 		t.Logf("live after %s", took)
-		if took < defaultHoldOff || took > 5*defaultHoldOff {
+		if best = min(best, took); took < defaultHoldOff {
 			t.Errorf("live after %s", took)
 		}
+	}
+	if best > 5*defaultHoldOff {
+		t.Errorf("live after %s at best", best)
 	}
 }

@@ -1,9 +1,12 @@
 package router
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The promised figures, generously: a machine under load must not fail them, a structure
@@ -56,13 +59,24 @@ func TestEditIsCheapAmongManyHosts(t *testing.T) {
 	}
 }
 
-// fastest is the best time of some runs: the others were disturbed.
+// fastest is the best time of some runs: the others were disturbed. It is the CPU's, which
+// goes on whoever else has it.
 func fastest(runs int, f func()) time.Duration {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	best := time.Hour
 	for range runs {
-		begin := time.Now()
+		begin := threadTime()
 		f()
-		best = min(best, time.Since(begin))
+		best = min(best, threadTime()-begin)
 	}
 	return best
+}
+
+func threadTime() time.Duration {
+	var at unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &at); err != nil {
+		panic(err)
+	}
+	return time.Duration(at.Nano())
 }
