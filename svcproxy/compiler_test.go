@@ -132,11 +132,13 @@ func TestEndpointsOfSlices(t *testing.T) {
 	otherProtocol := newSlice("s", "-f", "10.0.0.9")
 	udp := corev1.ProtocolUDP
 	otherProtocol.Ports[0].Protocol = &udp
+	nameless := newSlice("s", "-g", "10.0.0.3")
+	nameless.Ports[0].Name, nameless.Ports[0].Protocol = nil, nil
 	_, _, d := compileAll(t, newService("s", "172.30.0.1", nil),
 		newSlice("s", "-a", "10.0.0.2", "10.0.0.1", "127.0.0.1", "nonsense", "::ffff:10.0.0.6", "2001:db8::1"),
-		terminating, fqdn, portless, headless, otherProtocol)
+		terminating, fqdn, portless, headless, otherProtocol, nameless)
 	got := fmt.Sprint(d.Put[0].Ports[0].Endpoints)
-	if want := "[10.0.0.1:8080 (ready) 10.0.0.2:8080 (ready) 127.0.0.1:8080 (the address cannot be that of an endpoint)]"; got != want {
+	if want := "[10.0.0.1:8080 (ready) 10.0.0.2:8080 (ready) 10.0.0.3:8080 (ready) 127.0.0.1:8080 (the address cannot be that of an endpoint)]"; got != want {
 		t.Errorf("endpoints %s\nwant      %s", got, want)
 	}
 }

@@ -213,7 +213,7 @@ func (w *world) putServices(t testing.TB, text string) {
 	}
 }
 
-// putEndpoints reads lines "service[:port name] number[/protocol] endpoint[,condition]...".
+// putEndpoints reads lines "service[:port name][@slice] number[/protocol] endpoint[,condition]...".
 func (w *world) putEndpoints(t testing.TB, text string) {
 	t.Helper()
 	for line := range strings.Lines(text) {
@@ -230,7 +230,8 @@ func (w *world) putEndpoints(t testing.TB, text string) {
 
 func (w *world) slice(t testing.TB, words []string) *discoveryv1.EndpointSlice {
 	t.Helper()
-	service, portName, _ := strings.Cut(words[0], ":")
+	of, _, _ := strings.Cut(words[0], "@")
+	service, portName, _ := strings.Cut(of, ":")
 	number, protocol, ok := strings.Cut(words[1], "/")
 	if !ok {
 		protocol = "TCP"
@@ -242,7 +243,7 @@ func (w *world) slice(t testing.TB, words []string) *discoveryv1.EndpointSlice {
 	port, proto := int32(n), corev1.Protocol(protocol)
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "default", Name: strings.ReplaceAll(words[0]+"-"+protocol, ":", "-"),
+			Namespace: "default", Name: strings.NewReplacer(":", "-", "@", "-").Replace(words[0] + "-" + protocol),
 			Labels: map[string]string{discoveryv1.LabelServiceName: service},
 		},
 		AddressType: discoveryv1.AddressType(familyName(w.ipv6)),
@@ -270,6 +271,8 @@ func (w *world) endpoint(t testing.TB, word string) discoveryv1.Endpoint {
 			e.Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &no}
 		case "terminating":
 			e.Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}
+		case "node":
+			e.Hints = &discoveryv1.EndpointHints{ForNodes: []discoveryv1.ForNode{{Name: value}}, ForZones: []discoveryv1.ForZone{{Name: "zone" + strings.TrimPrefix(value, "node")}}}
 		case "zone":
 			e.Hints = &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: value}}}
 		case "nodeless":
@@ -324,6 +327,9 @@ func (w *world) packet(t *testing.T, line string) error {
 		return errors.New("want: host protocol address port -> expected")
 	}
 	from := w.hosts()[words[0]]
+	if words[1] == "ping" {
+		return w.ping(t, from, netip.MustParseAddr(words[2]), want[0])
+	}
 	to, err := netip.ParseAddrPort(netJoin(words[2], words[3]))
 	if err != nil || from == nil {
 		return fmt.Errorf("host or address: %w", err)

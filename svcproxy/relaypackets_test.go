@@ -21,6 +21,7 @@ var notRelayed = map[string]string{
 	"masquerade-all":        "every connection is masqueraded",
 	"internal-policy-local": "a cluster IP is on both nodes at once",
 	"hints":                 "a cluster IP is on both nodes at once",
+	"hints-nodes":           "a cluster IP is on both nodes at once",
 	"proxy-name":            "asks from Pods for a cluster IP that is on no node",
 }
 

@@ -2,7 +2,6 @@ package balancer
 
 import (
 	"iter"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -20,7 +19,8 @@ type serviceClaim struct {
 	pool      string
 	addresses []netip.Addr
 	local     bool
-	serving   []string
+	// serving are the nodes with endpoints of IPv4, serving6 those of IPv6.
+	serving, serving6 []string
 }
 
 // claimOf reads what a Service wants announced: nothing, unless it has addresses that this
@@ -43,35 +43,21 @@ func claimOf(svc *corev1.Service, slicesOf iter.Seq[*discoveryv1.EndpointSlice])
 	if len(c.addresses) == 0 {
 		return serviceClaim{}, false
 	}
-	c.serving = servingNodes(slicesOf)
+	c.serving, c.serving6 = servingNodes(slicesOf)
 	return c, true
-}
-
-// servingNodes are the nodes with ready endpoints; if no node has any, those with endpoints
-// that still serve while they end.
-func servingNodes(slicesOf iter.Seq[*discoveryv1.EndpointSlice]) []string {
-	ready, ending := map[string]bool{}, map[string]bool{}
-	for s := range slicesOf {
-		for i := range s.Endpoints {
-			e := &s.Endpoints[i]
-			switch {
-			case e.NodeName == nil:
-			case e.Conditions.Ready == nil || *e.Conditions.Ready:
-				ready[*e.NodeName] = true
-			case e.Conditions.Serving != nil && *e.Conditions.Serving:
-				ending[*e.NodeName] = true
-			}
-		}
-	}
-	if len(ready) == 0 {
-		ready = ending
-	}
-	return slices.Sorted(maps.Keys(ready))
 }
 
 func (c serviceClaim) equal(o serviceClaim) bool {
 	return c.object == o.object && c.pool == o.pool && c.local == o.local &&
-		slices.Equal(c.addresses, o.addresses) && slices.Equal(c.serving, o.serving)
+		slices.Equal(c.addresses, o.addresses) && slices.Equal(c.serving, o.serving) && slices.Equal(c.serving6, o.serving6)
+}
+
+// servingFor are the nodes with endpoints for an address.
+func (c serviceClaim) servingFor(a netip.Addr) []string {
+	if a.Is6() {
+		return c.serving6
+	}
+	return c.serving
 }
 
 // merge adds what another Service wants of the same address. Those of them that are Local have

@@ -137,7 +137,7 @@ func (s *settings) desired(p *pooled, claims map[string]serviceClaim) (announce.
 			continue
 		}
 		for _, addr := range c.addresses {
-			one := announce.Claim{Key: c.addresses[0], Local: c.local, Serving: c.serving, Nodes: from.Nodes, Interfaces: from.Interfaces}
+			one := announce.Claim{Key: c.addresses[0], Local: c.local, Serving: c.servingFor(addr), Nodes: from.Nodes, Interfaces: from.Interfaces}
 			if other, shared := d.Claims[addr]; shared {
 				one = merge(other, one)
 			}

@@ -71,11 +71,12 @@ func balanced(pool string, ips ...string) *corev1.Service {
 }
 
 func endpoint(node string, ready, serving bool) discoveryv1.Endpoint {
-	return discoveryv1.Endpoint{NodeName: &node, Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving}}
+	ending := !ready
+	return discoveryv1.Endpoint{NodeName: &node, Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &ending}}
 }
 
 func slicesOf(all ...discoveryv1.Endpoint) []*discoveryv1.EndpointSlice {
-	return []*discoveryv1.EndpointSlice{{Endpoints: all}}
+	return []*discoveryv1.EndpointSlice{{AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: new(int32(80))}}, Endpoints: all}}
 }
 
 func TestClaimOf(t *testing.T) {
