@@ -12,7 +12,7 @@ import (
 
 // startGCPercent is for the first view of the cluster. What is read then mostly stays, and a collection
 // at each step of the heap's growth, as svcproxy has it later, is more than half of the work of a start.
-const startGCPercent = 100
+const startGCPercent = 200
 
 // hurry spends memory on a fast start, until the first view is live, and spares it from then on. A limit of memory
 // holds all the same, and so does GOGC.
