@@ -325,7 +325,8 @@ func (k *talkers) newConnections(ctx context.Context, t *testing.T, m *moving) {
 }
 
 // keepTalking uses one connection for as long as it lasts; a question every pause.
-func (k *talkers) keepTalking(ctx context.Context, c net.Conn, pause time.Duration) {
+func (k *talkers) keepTalking(ctx context.Context, t *testing.T, c net.Conn, pause time.Duration) {
+	t.Helper()
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for {
@@ -336,6 +337,7 @@ func (k *talkers) keepTalking(ctx context.Context, c net.Conn, pause time.Durati
 		}
 		if _, err := netlab.Talk(c, 10*time.Second); err != nil {
 			k.broken.Add(1)
+			t.Logf("a busy connection, after %d exchanges of all: %v", k.exchange.Load(), err)
 			return
 		}
 		k.exchange.Add(1)
@@ -412,7 +414,7 @@ func (m *moving) moves(t *testing.T, move func(*testing.T, int)) (broken bool) {
 	for i := range moves {
 		if i < longLived { // each begun at the node that is the owner then
 			busy := m.open(t)
-			k.all.Go(func() { k.keepTalking(ctx, busy, 20*time.Millisecond) })
+			k.all.Go(func() { k.keepTalking(ctx, t, busy, 20*time.Millisecond) })
 			quiet = append(quiet, m.open(t))
 		}
 		move(t, 1-i%2)
@@ -457,7 +459,7 @@ func (m *moving) standsStill(t *testing.T) bool {
 	busy, quiet := m.open(t), m.open(t)
 	var k talkers
 	ctx, stop := context.WithCancel(t.Context())
-	k.all.Go(func() { k.keepTalking(ctx, busy, 20*time.Millisecond) })
+	k.all.Go(func() { k.keepTalking(ctx, t, busy, 20*time.Millisecond) })
 	began, goOn := time.Now(), m.standStill(t, owner)
 	m.arrives(t, 1-owner)
 	_, err := netlab.Talk(quiet, 10*time.Second)
