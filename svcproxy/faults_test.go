@@ -176,3 +176,42 @@ func faultCounts(s *netlab.Saboteur) []int {
 	all := s.Done()
 	return all[:]
 }
+
+// Where the kernel has no nf_tables for IPv6, the Services of IPv6 have a Problem and the others are served.
+func TestKernelWithoutIPv6SaysSo(t *testing.T) {
+	l := netlab.New(t, 4)
+	for _, p := range l.Pods[0] {
+		p.Serve(t, 8080)
+	}
+	store := manifests.NewStore()
+	steady(store)
+	store.Open()
+	var plane *nft.Plane
+	var err error
+	l.Nodes[0].Do(t, func() {
+		plane, err = nft.New(nft.Config{Socket: func(kernel nft.Socket) nft.Socket { return &netlab.WithoutInet{Socket: kernel} }})
+	})
+	if err == nil {
+		err = plane.Probe()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(plane.Close)
+	c := newCompiler(Rules{NodeName: "n"})
+	change, _ := store.Take()
+	if err := (Kernel{plane}).Apply(Update{Delta: c.apply(change), Network: &Network{}, Complete: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range toSteady {
+		if to := netip.MustParseAddrPort(d.Addr); to.Addr().Is4() {
+			if _, err := l.Client.AskPatiently(t, d.Network, to); err != nil {
+				t.Errorf("%v: %v", d, err)
+			}
+		}
+	}
+	problems := Kernel{plane}.Problems()
+	if len(problems) != 1 || problems[0].Object.String() != "Service ns/six" || problems[0].Field != "spec.ipFamilies" {
+		t.Errorf("%v", problems)
+	}
+}

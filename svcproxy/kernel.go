@@ -1,7 +1,9 @@
 package svcproxy
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -23,8 +25,23 @@ func (k Kernel) Apply(u Update) error {
 	return k.Plane.Apply(changes)
 }
 
-// Problems are none: what the kernel does not take is an error of Apply.
-func (Kernel) Problems() []manifests.Problem { return nil }
+// Problems are the Services of IPv6 where the kernel has no nf_tables for it. All else that it does
+// not take is an error of Apply.
+func (k Kernel) Problems() []manifests.Problem {
+	names, why := k.Unserved()
+	all := make([]manifests.Problem, 0, len(names))
+	for _, key := range names {
+		service, _, _ := strings.Cut(key, ":")
+		namespace, name, _ := strings.Cut(service, "/")
+		all = append(all, manifests.Problem{
+			Object: manifests.Ref{Kind: manifests.KindService, Namespace: namespace, Name: name},
+			Field:  "spec.ipFamilies",
+			Text: fmt.Sprintf("%s is not served on this node, whose kernel has no nf_tables for IPv6 (%v); IPv4 is. "+
+				"Use a kernel with CONFIG_NF_TABLES_INET and CONFIG_NFT_FIB_INET, or --mode relay", key, why),
+		})
+	}
+	return all
+}
 
 // Look reads the tables in the network namespace of the calling thread.
 func (Kernel) Look() (Live, error) {

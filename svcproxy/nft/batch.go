@@ -52,7 +52,7 @@ func (b *batch) begin(typ, flags uint16, family uint8, resource uint16) {
 func (b *batch) end() { native.PutUint32(b.buf[b.last:], uint32(len(b.buf)-b.last)) }
 
 func (b *batch) beginNFT(typ, flags uint16) {
-	b.begin(unix.NFNL_SUBSYS_NFTABLES<<8|typ, flags, unix.NFPROTO_INET, 0)
+	b.begin(unix.NFNL_SUBSYS_NFTABLES<<8|typ, flags, b.conn.layout.protocol, 0)
 }
 
 // finish closes the transaction and gives it with the sequence number of its last message,

@@ -32,7 +32,9 @@ type Socket interface {
 // conn speaks NETLINK_NETFILTER.
 type conn struct {
 	Socket
-	fd     int
+	fd int
+	// layout is that of the tables that it is about.
+	layout *layout
 	portID uint32
 	seq    uint32
 	read   []byte
@@ -43,7 +45,7 @@ func dial() (*conn, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket(AF_NETLINK)", err)
 	}
-	c := &conn{Socket: kernelSocket(fd), fd: fd, read: make([]byte, readBuffer)}
+	c := &conn{Socket: kernelSocket(fd), fd: fd, layout: dual, read: make([]byte, readBuffer)}
 	if err := c.setUp(); err != nil {
 		c.close()
 		return nil, err

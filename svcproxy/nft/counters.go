@@ -67,7 +67,7 @@ func countKeyOf(e element) countKey {
 func counted(id setID) bool { return sets[id].counted && sets[id].mirrored }
 
 func (p *Plane) eachCount(table string, each func(countKey, uint64)) error {
-	for id := range sets {
+	for id := range p.conn.layout.sets() {
 		if !counted(setID(id)) {
 			continue
 		}

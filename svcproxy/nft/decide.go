@@ -58,12 +58,19 @@ func (f *family) restrictedRules() []rule {
 	}
 }
 
+// icmpPortUnreachable is the code of RFC 792.
+const icmpPortUnreachable = 3
+
 // rejectChains are those that both families share.
-func rejectChains() []chain {
+func (l *layout) rejectChains() []chain {
+	unreachable := &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}
+	if l.protocol == unix.NFPROTO_IPV4 {
+		unreachable = &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpPortUnreachable}
+	}
 	return []chain{
 		{name: "reject", rules: []rule{
 			{"TCP reset", []expr.Any{l4proto(0), is(unix.IPPROTO_TCP), counter(), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}},
-			{"port unreachable", []expr.Any{counter(), &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}}},
+			{"port unreachable", []expr.Any{counter(), unreachable}},
 		}},
 		{name: "dropped", rules: []rule{{"dropped by policy", []expr.Any{counter(), drop()}}}},
 	}

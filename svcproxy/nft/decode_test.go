@@ -13,7 +13,7 @@ func TestElementsRoundTrip(t *testing.T) {
 	s.Frontends[0].Restricted = true
 	s.Sources = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("11.0.0.0/8")}
 	e := &entry{service: s, id: 2}
-	all := append(e.elements(), append(node.elements(), staticElements()...)...)
+	all := append(e.elements(), append(node.elements(dual), dual.staticElements()...)...)
 	for _, want := range all {
 		for typ, v := range attrs(want.appendTo(nil)) {
 			if got, _, ok := parseElement(want.set, v); typ != unix.NFTA_LIST_ELEM || !ok || got != want {
@@ -75,10 +75,10 @@ func TestPlaces(t *testing.T) {
 
 // Nothing that a netlink socket gives may end in a panic.
 func FuzzMessages(f *testing.F) {
-	c := &conn{}
+	c := &conn{layout: dual}
 	b := newBatch(c, tableNames[0])
-	b.addTable(tableComment + fingerprint)
-	b.addElement(staticElements()[0])
+	b.addTable(tableComment + dual.fingerprint)
+	b.addElement(dual.staticElements()[0])
 	data, _ := b.finish()
 	f.Add(data)
 	f.Add([]byte{20, 0, 0, 0, 2, 0, 0, 3})
@@ -89,7 +89,7 @@ func FuzzMessages(f *testing.F) {
 			if _, ok := m.nftType(); !ok {
 				continue
 			}
-			parseTable(m.body[genHead:])
+			parseTable(m.body[genHead:], dual)
 			for id := range sets {
 				eachElementOf(setID(id), m, func(e element, _ Counters) {
 					if counted(e.set) && !e.catchAll() {

@@ -223,9 +223,9 @@ func lastAddr(p netip.Prefix) netip.Addr {
 }
 
 // elements are those of what all Services share.
-func (n *Node) elements() []element {
+func (n *Node) elements(of *layout) []element {
 	var all []element
-	for _, f := range families {
+	for _, f := range of.families {
 		v6 := f.words == 4
 		for id, prefixes := range map[setID][]netip.Prefix{
 			nodePortCIDRs: n.NodePorts, podCIDRs: n.Pods, unmasqueraded: n.Unmasqueraded,

@@ -103,7 +103,7 @@ var killings = map[string]killing{
 	}, run: changed(some)},
 	// So many that they are more than one transaction, with rules that are not the right ones.
 	"another table": {
-		before: some, after: func(step int) []*Service { return append(others(step), manyServices(5200, 1)...) },
+		before: some, after: func(step int) []*Service { return append(others(step), manyServices(1000, 1)...) },
 		damage: "add rule inet TABLE filter-forward counter", run: applied,
 	},
 	"repair": {

@@ -69,7 +69,7 @@ func (p *Plane) mendRules() (changes int, err error) {
 	case t == nil || !t.ours || !t.current || t.flags != 0:
 		return 0, errNotOurs
 	}
-	want := wantedChains(p.shapes)
+	want := p.conn.layout.wantedChains(p.shapes)
 	b := newBatch(p.conn, p.table)
 	var again, foreign []chain
 	for _, c := range want {
@@ -130,7 +130,7 @@ func (p *Plane) mendRanges(which map[setID]struct{}) (changes int, err error) {
 			}
 		}
 	}
-	fill(p.node.elements())
+	fill(p.node.elements(p.conn.layout))
 	for _, e := range p.entries {
 		fill(e.sources())
 	}

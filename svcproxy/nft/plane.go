@@ -17,7 +17,7 @@ import (
 type Config struct {
 	// Log may be nil.
 	Log *zap.Logger
-	// Socket, if it is not nil, puts something between the Plane and the kernel.
+	// Socket is for tests: it puts something between the Plane and the kernel.
 	Socket func(kernel Socket) Socket
 }
 
@@ -48,6 +48,9 @@ type Plane struct {
 	unsure bool
 	counts counts
 	stats  Stats
+	// withoutIPv6 is why IPv6 is not served, or nil; unserved are the Services that this is about.
+	withoutIPv6 error
+	unserved    map[string]struct{}
 }
 
 // Stats are what a Plane has done.
@@ -69,7 +72,7 @@ func New(cfg Config) (*Plane, error) {
 	p := &Plane{
 		cfg: cfg, log: cfg.Log,
 		entries: map[string]*entry{}, shared: map[element]int{}, shapes: map[shape]struct{}{}, ids: map[uint32]*entry{},
-		unsure: true,
+		unsure: true, unserved: map[string]struct{}{},
 		counts: counts{},
 	}
 	if p.log == nil {
@@ -173,6 +176,7 @@ func (p *Plane) Stats() Stats {
 // note takes what is wanted and gives the difference.
 func (p *Plane) note(c Changes) (all []op) {
 	if c.Complete {
+		clear(p.unserved)
 		put := make(map[string]struct{}, len(c.Put))
 		for _, s := range c.Put {
 			put[s.Name] = struct{}{}
@@ -187,16 +191,23 @@ func (p *Plane) note(c Changes) (all []op) {
 	for _, name := range c.Delete {
 		d.group++
 		p.replace(d, name, nil)
+		delete(p.unserved, name)
 	}
 	for _, s := range c.Put {
 		d.group++
-		p.replace(d, s.Name, s)
+		if p.conn.layout.serves(s.IPv6) {
+			p.replace(d, s.Name, s)
+			continue
+		}
+		if len(s.Frontends) > 0 {
+			p.unserved[s.Name] = struct{}{}
+		}
 	}
 	if c.Node != nil {
 		d.group++
-		d.remove(p.node.elements())
+		d.remove(p.node.elements(p.conn.layout))
 		p.node = *c.Node
-		d.add(p.node.elements())
+		d.add(p.node.elements(p.conn.layout))
 	}
 	if p.unsure {
 		return nil // the kernel itself will be compared

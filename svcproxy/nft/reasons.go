@@ -73,7 +73,7 @@ func (p *Plane) Denied() (map[string]uint64, error) {
 	for name, e := range p.entries {
 		names[e.id] = name
 	}
-	for _, f := range families {
+	for _, f := range p.conn.layout.families {
 		err := p.eachKernelElement(p.table, f.sets+denied, func(e element, c Counters) {
 			if e.catchAll() {
 				return

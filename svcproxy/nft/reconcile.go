@@ -101,13 +101,11 @@ func (p *Plane) difference(have map[elementKey]string) []op {
 
 // eachElement gives all elements that are wanted, Service by Service.
 func (p *Plane) eachElement(each func(group int, all []element)) {
-	each(0, staticElements())
+	each(0, p.conn.layout.staticElements())
 	for s := range p.shapes {
-		for _, f := range families {
-			each(0, f.pickElements(s))
-		}
+		each(0, p.conn.layout.pickElements(s))
 	}
-	each(0, p.node.elements())
+	each(0, p.node.elements(p.conn.layout))
 	group := 0
 	for _, name := range slices.Sorted(maps.Keys(p.entries)) {
 		group++
@@ -213,17 +211,17 @@ func (p *Plane) rebuild(tables []*table) error {
 // fill makes a table and at the end, or early, lets packets in.
 func (p *Plane) fill(name string, early bool) error {
 	b := newBatch(p.conn, name)
-	b.addTable(tableComment + fingerprint)
-	for _, s := range sets {
+	b.addTable(tableComment + p.conn.layout.fingerprint)
+	for _, s := range p.conn.layout.sets() {
 		b.addSet(s)
 	}
-	b.addChains(plainChains())
+	b.addChains(p.conn.layout.plainChains())
 	for _, s := range p.missingShapes() {
 		b.addShapeChains(s)
 		p.shapes[s] = struct{}{}
 	}
 	if early {
-		b.addChains(baseChains())
+		b.addChains(p.conn.layout.baseChains())
 	}
 	n, size := 0, firstTransaction
 	var failed error
@@ -244,7 +242,7 @@ func (p *Plane) fill(name string, early bool) error {
 		return err
 	}
 	b = newBatch(p.conn, name)
-	b.addChains(baseChains())
+	b.addChains(p.conn.layout.baseChains())
 	return p.write(b)
 }
 
@@ -296,18 +294,26 @@ func (p *Plane) remove(tables ...*table) error {
 func (p *Plane) Cleanup() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	tables, err := p.readTables()
-	if err != nil {
-		return err
-	}
 	p.table, p.unsure, p.told = "", true, false
 	p.entries, p.shared, p.ids = map[string]*entry{}, map[element]int{}, map[uint32]*entry{}
-	return p.removeTables(tables)
+	mine := p.conn.layout
+	defer func() { p.conn.layout = mine }()
+	for _, p.conn.layout = range layouts {
+		tables, err := p.listTables()
+		if err != nil {
+			return err
+		}
+		if err := p.removeTables(tables); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // table is what the kernel tells of one of the tables that have a name of ours.
 type table struct {
 	name    string
+	layout  *layout
 	ours    bool
 	current bool // has our fingerprint
 	flags   uint32
@@ -359,8 +365,8 @@ func (p *Plane) readTables() ([]*table, error) {
 func (p *Plane) listTables() ([]*table, error) {
 	var all []*table
 	err := p.dump(unix.NFT_MSG_GETTABLE, "", "", func(m message) {
-		t := parseTable(m.body[genHead:])
-		if slices.Contains(tableNames[:], t.name) && m.body[0] == unix.NFPROTO_INET {
+		t := parseTable(m.body[genHead:], p.conn.layout)
+		if slices.Contains(tableNames[:], t.name) && m.body[0] == p.conn.layout.protocol {
 			all = append(all, t)
 		}
 	})
@@ -397,8 +403,8 @@ func (p *Plane) clearUnfinished(all *[]*table) error {
 	return p.remove(t)
 }
 
-func parseTable(v []byte) *table {
-	t := &table{chains: map[string]*liveChain{}, shapes: map[shape]struct{}{}}
+func parseTable(v []byte, l *layout) *table {
+	t := &table{layout: l, chains: map[string]*liveChain{}, shapes: map[shape]struct{}{}}
 	for typ, v := range attrs(v) {
 		switch typ {
 		case unix.NFTA_TABLE_NAME:
@@ -409,7 +415,7 @@ func parseTable(v []byte) *table {
 			t.handle = attrUint64(v)
 		case nftaTableUserdata:
 			version, ours := strings.CutPrefix(commentOf(v), tableComment)
-			t.ours, t.current = ours, version == fingerprint
+			t.ours, t.current = ours, version == l.fingerprint
 		}
 	}
 	return t
@@ -478,7 +484,7 @@ func (t *table) intact() bool {
 	if !t.current || t.flags != 0 {
 		return false
 	}
-	want := wantedChains(t.shapes)
+	want := t.layout.wantedChains(t.shapes)
 	for _, c := range want {
 		have, ok := t.chains[c.name]
 		if !ok || have.hooked != (c.hook != nil) || !have.accepts || !slices.Equal(c.comments(), have.rules) {
@@ -488,22 +494,11 @@ func (t *table) intact() bool {
 	return len(want) == len(t.chains)
 }
 
-// wantedChains are all that a table with these shapes has.
-func wantedChains(shapes map[shape]struct{}) []chain {
-	all := append(baseChains(), plainChains()...)
-	for s := range shapes {
-		for _, f := range families {
-			all = append(all, f.pickChains(s)...)
-		}
-	}
-	return all
-}
-
 // readElements reads all elements that this package writes, and what nobody should have written into
 // the sets that packets write to.
 func (p *Plane) readElements(table string) (map[elementKey]string, error) {
 	have := make(map[elementKey]string)
-	for i, s := range sets {
+	for i, s := range p.conn.layout.sets() {
 		note := func(e element, _ Counters) { have[e.elementKey()] = e.data }
 		if !s.mirrored {
 			_ = p.ask(table, element{set: setID(i)}, note) // an error says that there is none

@@ -1,8 +1,6 @@
 package nft
 
 import (
-	"fmt"
-	"hash/crc32"
 	"slices"
 
 	"github.com/google/nftables/expr"
@@ -34,45 +32,41 @@ const (
 )
 
 // baseChains are where the kernel enters. Adding them makes the table live, all at once.
-func baseChains() []chain {
+func (l *layout) baseChains() []chain {
 	decide := func(name string, num uint32) chain {
-		return chain{name, &hook{"filter", num, beforeTranslation}, eachFamily(func(f *family) rule {
+		return chain{name, &hook{"filter", num, beforeTranslation}, l.eachFamily(func(f *family) rule {
 			return rule{"new connections", f.only(append(conntrackState(expr.CtStateBitNEW), jump(f.chain("decide")))...)}
 		})}
 	}
 	translate := func(name string, num uint32) chain {
-		return chain{name, &hook{"nat", num, destination}, eachFamily(func(f *family) rule {
+		return chain{name, &hook{"nat", num, destination}, l.eachFamily(func(f *family) rule {
 			return rule{"translate", f.only(jump(f.chain("translate")))}
 		})}
 	}
 	return []chain{
 		decide(filterPrerouting, unix.NF_INET_PRE_ROUTING),
 		decide(filterOutput, unix.NF_INET_LOCAL_OUT),
-		{filterForward, &hook{"filter", unix.NF_INET_FORWARD, filter}, eachFamily((*family).dropInvalidRule)},
+		{filterForward, &hook{"filter", unix.NF_INET_FORWARD, filter}, l.eachFamily((*family).dropInvalidRule)},
 		translate(natPrerouting, unix.NF_INET_PRE_ROUTING),
 		translate(natOutput, unix.NF_INET_LOCAL_OUT),
-		{natPostrouting, &hook{"nat", unix.NF_INET_POST_ROUTING, source}, append([]rule{masqueradeMarked()}, eachFamily((*family).hairpinRule)...)},
+		{natPostrouting, &hook{"nat", unix.NF_INET_POST_ROUTING, source}, append([]rule{masqueradeMarked()}, l.eachFamily((*family).hairpinRule)...)},
 	}
 }
 
 // plainChains are all other chains that are always there.
-func plainChains() []chain {
-	all := rejectChains()
-	for _, f := range families {
+func (l *layout) plainChains() []chain {
+	all := l.rejectChains()
+	for _, f := range l.families {
 		all = append(all, f.decideChains()...)
 		all = append(all, f.translateChains()...)
 	}
 	return all
 }
 
-func eachFamily(of func(*family) rule) []rule {
-	return []rule{of(families[0]), of(families[1])}
-}
-
 // staticElements are the verdicts of the Kinds.
-func staticElements() []element {
+func (l *layout) staticElements() []element {
 	var all []element
-	for _, f := range families {
+	for _, f := range l.families {
 		add := func(s setID, k Kind, to string) {
 			all = append(all, element{set: f.sets + s, key: string(appendNumber(nil, word(k, false, 0))), data: to})
 		}
@@ -95,24 +89,6 @@ func staticElements() []element {
 	return all
 }
 
-// fingerprint is of all that is always there: another one means another version of this program.
-var fingerprint = func() string {
-	h := crc32.NewIEEE()
-	for _, s := range sets {
-		h.Write(s.appendTo(nil))
-	}
-	for _, c := range slices.Concat(baseChains(), plainChains(), families[0].pickChains(newShape(1, 0)), families[0].pickChains(newShape(2, 1e9))) {
-		fmt.Fprint(h, c.name, c.hook)
-		for _, r := range c.rules {
-			h.Write(r.appendTo(nil))
-		}
-	}
-	for _, e := range staticElements() {
-		h.Write(e.appendTo(nil))
-	}
-	return fmt.Sprintf("%08x", h.Sum32())
-}()
-
 // family is what differs between IPv4 and IPv6.
 type family struct {
 	suffix  string
@@ -122,6 +98,7 @@ type family struct {
 	saddr   uint32 // offsets in the network header
 	daddr   uint32
 	loop    []byte // loopback: prefix
+	alone   bool   // its table gets packets of no other family
 }
 
 var families = [2]*family{
@@ -135,6 +112,9 @@ func (f *family) set(id setID) *set { return sets[f.sets+id] }
 
 // only puts before a rule that it is for packets of this family.
 func (f *family) only(exprs ...expr.Any) []expr.Any {
+	if f.alone {
+		return exprs
+	}
 	return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg(0)}, is(f.nfproto)}, exprs...)
 }
 

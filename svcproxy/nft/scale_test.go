@@ -101,8 +101,8 @@ func TestRepairFigures(t *testing.T) {
 		}},
 		{"flush a chain", 10, 1, func(b *batch, _ int) { b.flushChain("translate4") }},
 		{"delete a chain", 10, 1, func(b *batch, _ int) { b.deleteChain(natPrerouting) }},
-		{"flush all rules", 5, len(wantedChains(p.shapes)), func(b *batch, _ int) {
-			for _, c := range wantedChains(p.shapes) {
+		{"flush all rules", 5, len(dual.wantedChains(p.shapes)), func(b *batch, _ int) {
+			for _, c := range dual.wantedChains(p.shapes) {
 				b.flushChain(c.name)
 			}
 		}},

@@ -31,12 +31,17 @@ func Look() (*Snapshot, error) {
 	}
 	p := &Plane{conn: c}
 	defer c.close()
-	tables, err := p.listTables()
-	if err != nil {
-		return nil, fmt.Errorf("nft: %w", err)
-	}
 	s := &Snapshot{}
-	t := entered(tables)
+	var t *table
+	for _, c.layout = range layouts {
+		tables, err := p.listTables()
+		if err != nil {
+			return nil, fmt.Errorf("nft: %w", err)
+		}
+		if t = entered(tables); t != nil {
+			break
+		}
+	}
 	if t == nil {
 		return s, nil
 	}
@@ -81,7 +86,7 @@ func entered(tables []*table) (best *table) {
 
 // addAffinities adds what packets have written: which client had which endpoint.
 func (p *Plane) addAffinities(table string, to map[elementKey]string) error {
-	for _, f := range families {
+	for _, f := range p.conn.layout.families {
 		err := p.eachKernelElement(table, f.sets+affinities, func(e element, _ Counters) { to[e.elementKey()] = e.data })
 		if err != nil {
 			return err

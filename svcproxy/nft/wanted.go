@@ -43,7 +43,7 @@ func (p *Plane) wanted(keys map[setID]map[string]touched) *wanted {
 // staticData are staticElements by their key.
 var staticData = func() map[elementKey]string {
 	all := map[elementKey]string{}
-	for _, e := range staticElements() {
+	for _, e := range dual.staticElements() {
 		all[e.elementKey()] = e.data
 	}
 	return all

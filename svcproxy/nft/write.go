@@ -111,17 +111,13 @@ func (b *batch) addChains(all []chain) {
 }
 
 func (b *batch) addShapeChains(s shape) {
-	for _, f := range families {
-		b.addChains(f.pickChains(s))
-	}
+	b.addChains(b.conn.layout.pickChains(s))
 }
 
 func (b *batch) addShape(s shape) {
 	b.addShapeChains(s)
-	for _, f := range families {
-		for _, e := range f.pickElements(s) {
-			b.addElement(e)
-		}
+	for _, e := range b.conn.layout.pickElements(s) {
+		b.addElement(e)
 	}
 }
 
