@@ -22,6 +22,10 @@ func badRequest(reason string) *Refusal { return &Refusal{Status: 400, Reason: r
 // errNotHTTP is for a first line that is none of HTTP.
 var errNotHTTP = badRequest("malformed HTTP version")
 
+// errExpectation is for an expectation that is not one 100-continue: a list of two is another one,
+// whether it stands in one field or in two (RFC 9110 section 5.3).
+var errExpectation = &Refusal{Status: 417, Reason: "expectation not supported"}
+
 // Cause names what went wrong between the proxy and an upstream, or before it.
 type Cause uint8
 

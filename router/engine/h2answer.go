@@ -127,7 +127,7 @@ func (h *h2answerHead) field(f hpack.HeaderField) {
 		case connectionSpecific(l):
 			h.fault = errH2Field
 		case l.ID == Trailer:
-			a.response.Fields.pruneNames(l)
+			a.response.Fields.pruneNames(l, mayTrailAnswer)
 		}
 	}
 }

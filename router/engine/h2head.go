@@ -382,12 +382,14 @@ func (r *Request) frameH2(ends bool) *Refusal {
 		kind, length = byChunks, -1
 	}
 	r.framing, r.ContentLength = kind, length
+	expecting := false
 	for i := range r.Fields.list {
 		switch f := &r.Fields.list[i]; f.ID {
 		case Expect:
-			if !equalFold(f.Value, "100-continue") {
-				return &Refusal{Status: 417, Reason: "expectation not supported"}
+			if expecting || !equalFold(f.Value, "100-continue") {
+				return errExpectation
 			}
+			expecting = true
 			r.expects = r.framing != noBody
 			f.dropped = !r.expects
 		case TE:
@@ -397,7 +399,7 @@ func (r *Request) frameH2(ends bool) *Refusal {
 	if err := r.dropFields(); err != nil {
 		return badRequest(err.Error())
 	}
-	return nil
+	return r.countForwards()
 }
 
 // newH2Request borrows what the head of a request is read into.
