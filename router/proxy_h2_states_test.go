@@ -203,6 +203,25 @@ func TestH2PrefaceWithoutSettings(t *testing.T) {
 	}
 }
 
+// Where both protocols are spoken, a version of HTTP that is malformed has its 400 (RFC 9112 section
+// 3). What names none may be a broken preface: its client sees the end of the connection, and no
+// bytes that are no frames.
+func TestH2FirstLineOfNeitherProtocol(t *testing.T) {
+	f := startH2(t, setup{mute: true}, false, startBackend(t, answerAll).addr)
+	for line, told := range map[string]bool{
+		"GET / HTTP/1.1.1": true, "GET / HTTP/1.1x": true, "PRI * HTTP/2.0x": true,
+		"INVALID CONNECTION PREFACE": false, "PROXY TCP4 192.0.2.1 192.0.2.2 1 2": false,
+	} {
+		c := f.dial(t).send(line + "\r\nHost: h.test\r\n\r\n")
+		if told {
+			if resp, _ := c.answer("GET"); resp.StatusCode != 400 {
+				t.Errorf("%s: status %d", line, resp.StatusCode)
+			}
+		}
+		c.closed()
+	}
+}
+
 // More of a body than the stream's window has room for. Its request waits for a connection to the
 // backend, so that nobody reads any of it.
 func TestH2DataAboveTheWindow(t *testing.T) {

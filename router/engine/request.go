@@ -139,6 +139,8 @@ func (r *Request) parseLine(line []byte, limits *Limits) *Refusal {
 		r.Version = HTTP10
 	case isVersion(version):
 		return &Refusal{Status: 505, Reason: "HTTP version not supported"}
+	case bytes.HasPrefix(version, httpSlash):
+		return badRequest("malformed HTTP version")
 	default:
 		return errNotHTTP
 	}
@@ -147,6 +149,8 @@ func (r *Request) parseLine(line []byte, limits *Limits) *Refusal {
 	}
 	return nil
 }
+
+var httpSlash = []byte("HTTP/")
 
 // maxMethod is well above the longest registered method (UPDATEREDIRECTREF).
 const maxMethod = 32
