@@ -117,8 +117,7 @@ func (r *Response) readConnection(version Version) error {
 	if err := r.Fields.dropHopByHop(mayTrailAnswer); err != nil {
 		return err
 	}
-	switch {
-	case r.Status == 101, r.Status == 426: // RFC 9110 section 15.5.22
+	if r.Status == 101 || r.Status == 426 { // RFC 9110 section 15.5.22
 		r.Fields.restore(Upgrade)
 	}
 	if r.Status < 200 || r.Status == 204 {
