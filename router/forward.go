@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -214,9 +215,9 @@ var forwardedFields = engine.SetOf(
 
 // setForwarded tells the upstream where the request came from.
 func setForwarded(x *engine.Exchange, s *passage) {
-	proto, port := "http", "80"
+	proto := "http"
 	if x.TLS() {
-		proto, port = "https", "443"
+		proto = "https"
 	}
 	f := &x.Request.Fields
 	f.DelSet(forwardedFields)
@@ -226,14 +227,25 @@ func setForwarded(x *engine.Exchange, s *passage) {
 	if len(x.Request.Authority) > 0 {
 		f.Add(engine.XForwardedHost, x.Request.Authority)
 	}
-	if len(x.Request.Port) > 0 {
-		f.Add(engine.XForwardedPort, x.Request.Port)
-	} else {
-		f.AddString(engine.XForwardedPort, port)
-	}
+	addPort(f, x)
 	f.AddString(engine.XForwardedProto, proto)
 	if id := x.Identity(); id != nil {
 		addIdentity(f, id)
+	}
+}
+
+// addPort tells the upstream which port the client has connected to, as ingress-nginx does with its
+// $pass_port: 80 or 443, which stand for the listener whatever it is mapped from, or what a PROXY
+// header says. The port in Host is what the client says.
+func addPort(f *engine.Fields, x *engine.Exchange) {
+	switch {
+	case x.Proxied():
+		var digits [5]byte
+		f.Add(engine.XForwardedPort, strconv.AppendUint(digits[:0], uint64(x.LocalAddr().Port()), 10))
+	case x.TLS():
+		f.AddString(engine.XForwardedPort, "443")
+	default:
+		f.AddString(engine.XForwardedPort, "80")
 	}
 }
 

@@ -39,7 +39,7 @@ func TestWhatTheProxySaysOfTheClientReplacesWhatTheClientSays(t *testing.T) {
 	h := askFields(t, "Host: H.test:8081\r\n"+lies)
 	want := map[string]string{
 		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "H.test:8081", "X-Forwarded-Proto": "http",
-		"X-Forwarded-Port": "8081", "X-Real-Ip": "127.0.0.1", "Host": "H.test:8081",
+		"X-Forwarded-Port": "80", "X-Real-Ip": "127.0.0.1", "Host": "H.test:8081",
 	}
 	for name, value := range want {
 		if got := h[name]; len(got) != 1 || got[0] != value {

@@ -134,7 +134,7 @@ func (p *Proxy) Serve(x *engine.Exchange) {
 	case p.misdirected(x):
 		s.note = "the connection is for another host"
 		p.replyError(x, s, 421)
-	case len(x.Request.Path) > 0 && x.Request.Path[0] == '*':
+	case x.Request.ForServer():
 		p.answerOptions(x)
 	default:
 		s.route = p.table.Load().Match(x.Request.Host, x.Request.Path)
@@ -211,8 +211,8 @@ func (p *Proxy) send(x *engine.Exchange, s *passage) {
 
 var allMethods = []byte("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 
-// answerOptions answers "OPTIONS *", which asks about the server and not about a
-// resource (RFC 9110 section 9.3.7).
+// answerOptions answers what asks about the server and not about a resource: "OPTIONS *" (RFC
+// 9110 section 9.3.7) and OPTIONS whose Max-Forwards has come to 0.
 func (p *Proxy) answerOptions(x *engine.Exchange) {
 	x.Reply(200, "", nil)
 	x.Response.Fields.Add(engine.Allow, allMethods)

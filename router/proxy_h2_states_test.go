@@ -1,9 +1,12 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,39 +34,53 @@ func TestH2StreamStates(t *testing.T) {
 	get := []string{":method", "GET", ":scheme", "http", ":authority", "h.test", ":path", "/hold"}
 	post := []string{":method", "POST", ":scheme", "http", ":authority", "h.test", ":path", "/hold"}
 	quick := []string{":method", "GET", ":scheme", "http", ":authority", "h.test", ":path", "/"}
+	// A request of fields that are not kept: :method GET, :scheme http, :path /, and :authority and a
+	// field of 300 bytes.
+	plainGet := slices.Concat([]byte{0x82, 0x86, 0x84, 0x01, 6}, []byte("h.test"), []byte{0x00, 1, 'x', 0x7f, 0xad, 0x01, 'y'}, bytes.Repeat([]byte{0x20}, 298), []byte("y"))
+	// The same, where the client has emptied the table before.
+	noTable := slices.Concat([]byte{0x20}, plainGet)
 	// What comes before each: stream 1 waits for its answer and has a body to come, 3 waits and
 	// has ended its half, 5 has been answered, and the client has reset 7.
 	tests := map[string]struct {
 		send func(c *rawH2)
 		want outcome
 	}{
-		"DATA on an idle stream":            {func(c *rawH2) { c.fr.WriteData(9, false, []byte("x")) }, outcome{true, 0, protocol}},
-		"DATA on one that we could open":    {func(c *rawH2) { c.fr.WriteData(10, false, []byte("x")) }, outcome{true, 0, protocol}},
-		"DATA on the connection":            {func(c *rawH2) { c.fr.WriteData(0, false, []byte("x")) }, outcome{true, 0, protocol}},
-		"DATA after END_STREAM":             {func(c *rawH2) { c.fr.WriteData(3, false, []byte("x")) }, outcome{false, 3, closed}},
-		"DATA on a closed stream":           {func(c *rawH2) { c.fr.WriteData(5, false, []byte("x")) }, outcome{false, 5, closed}},
-		"DATA after our own reset":          {func(c *rawH2) { c.fr.WriteData(7, false, []byte("x")) }, outcome{false, 7, closed}},
-		"DATA with more padding than frame": {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameData, http2.FlagDataPadded, 1, []byte{9, 1}) }, outcome{true, 0, protocol}},
-		"HEADERS on an even stream":         {func(c *rawH2) { c.head(10, true, get...) }, outcome{true, 0, protocol}},
-		"HEADERS on the connection":         {func(c *rawH2) { c.head(0, true, get...) }, outcome{true, 0, protocol}},
-		"HEADERS on a lower stream":         {func(c *rawH2) { c.head(11, true, quick...); c.head(9, true, get...) }, outcome{true, 0, closed}},
-		"HEADERS on a closed stream":        {func(c *rawH2) { c.head(5, true, get...) }, outcome{true, 0, closed}},
-		"HEADERS after END_STREAM":          {func(c *rawH2) { c.head(3, true, "x", "y") }, outcome{false, 3, closed}},
-		"trailers without END_STREAM":       {func(c *rawH2) { c.head(1, false, "x", "y") }, outcome{false, 1, protocol}},
-		"trailers with a pseudo-header":     {func(c *rawH2) { c.head(1, true, ":path", "/") }, outcome{false, 1, protocol}},
-		"trailers in upper case":            {func(c *rawH2) { c.head(1, true, "X", "y") }, outcome{false, 1, protocol}},
-		"HEADERS that depend on themselves": {func(c *rawH2) { c.headOn(9, 9, get...) }, outcome{false, 9, protocol}},
-		"PRIORITY that depends on itself":   {func(c *rawH2) { c.fr.WritePriority(1, http2.PriorityParam{StreamDep: 1}) }, outcome{false, 1, protocol}},
-		"PRIORITY on the connection":        {func(c *rawH2) { c.fr.WritePriority(0, http2.PriorityParam{StreamDep: 1}) }, outcome{true, 0, protocol}},
-		"PRIORITY too short":                {func(c *rawH2) { c.fr.WriteRawFrame(http2.FramePriority, 0, 1, make([]byte, 4)) }, outcome{true, 0, size}}, // the framer is stricter
-		"PRIORITY on an idle stream":        {func(c *rawH2) { c.fr.WritePriority(99, http2.PriorityParam{StreamDep: 1}) }, outcome{}},
-		"WINDOW_UPDATE by nothing":          {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 1, make([]byte, 4)) }, outcome{false, 1, protocol}},
-		"WINDOW_UPDATE by nothing, of all":  {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 0, make([]byte, 4)) }, outcome{true, 0, protocol}},
-		"WINDOW_UPDATE on an idle stream":   {func(c *rawH2) { c.fr.WriteWindowUpdate(9, 1) }, outcome{true, 0, protocol}},
-		"WINDOW_UPDATE on a closed stream":  {func(c *rawH2) { c.fr.WriteWindowUpdate(5, 1000) }, outcome{}},
-		"WINDOW_UPDATE above the most":      {func(c *rawH2) { c.fr.WriteWindowUpdate(1, 1<<31-1) }, outcome{false, 1, flow}},
-		"WINDOW_UPDATE above, of all":       {func(c *rawH2) { c.fr.WriteWindowUpdate(0, 1<<31-1) }, outcome{true, 0, flow}},
-		"WINDOW_UPDATE too long":            {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 1, make([]byte, 5)) }, outcome{true, 0, size}},
+		"DATA on an idle stream":             {func(c *rawH2) { c.fr.WriteData(9, false, []byte("x")) }, outcome{true, 0, protocol}},
+		"DATA on one that we could open":     {func(c *rawH2) { c.fr.WriteData(10, false, []byte("x")) }, outcome{true, 0, protocol}},
+		"DATA on an even stream that is low": {func(c *rawH2) { c.fr.WriteData(2, false, []byte("x")) }, outcome{true, 0, protocol}},
+		"DATA on the connection":             {func(c *rawH2) { c.fr.WriteData(0, false, []byte("x")) }, outcome{true, 0, protocol}},
+		"DATA after END_STREAM":              {func(c *rawH2) { c.fr.WriteData(3, false, []byte("x")) }, outcome{false, 3, closed}},
+		"DATA on a closed stream":            {func(c *rawH2) { c.fr.WriteData(5, false, []byte("x")) }, outcome{false, 5, closed}},
+		"DATA after our own reset":           {func(c *rawH2) { c.fr.WriteData(7, false, []byte("x")) }, outcome{false, 7, closed}},
+		"DATA with more padding than frame":  {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameData, http2.FlagDataPadded, 1, []byte{9, 1}) }, outcome{true, 0, protocol}},
+		"HEADERS on an even stream":          {func(c *rawH2) { c.head(10, true, get...) }, outcome{true, 0, protocol}},
+		"HEADERS on the connection":          {func(c *rawH2) { c.head(0, true, get...) }, outcome{true, 0, protocol}},
+		"HEADERS on a lower stream":          {func(c *rawH2) { c.head(11, true, quick...); c.head(9, true, get...) }, outcome{true, 0, closed}},
+		"HEADERS on a closed stream":         {func(c *rawH2) { c.head(5, true, get...) }, outcome{true, 0, closed}},
+		"HEADERS after END_STREAM":           {func(c *rawH2) { c.head(3, true, "x", "y") }, outcome{false, 3, closed}},
+		"trailers without END_STREAM":        {func(c *rawH2) { c.head(1, false, "x", "y") }, outcome{false, 1, protocol}},
+		"trailers with a pseudo-header":      {func(c *rawH2) { c.head(1, true, ":path", "/") }, outcome{false, 1, protocol}},
+		"trailers with Transfer-Encoding":    {func(c *rawH2) { c.head(1, true, "transfer-encoding", "chunked") }, outcome{false, 1, protocol}},
+		"trailers with Connection":           {func(c *rawH2) { c.head(1, true, "x", "y", "connection", "x") }, outcome{false, 1, protocol}},
+		"trailers with TE":                   {func(c *rawH2) { c.head(1, true, "te", "gzip") }, outcome{false, 1, protocol}},
+		"trailers with Upgrade":              {func(c *rawH2) { c.head(1, true, "upgrade", "x") }, outcome{false, 1, protocol}},
+		"trailers in upper case":             {func(c *rawH2) { c.head(1, true, "X", "y") }, outcome{false, 1, protocol}},
+		"HEADERS that depend on themselves":  {func(c *rawH2) { c.headOn(9, 9, get...) }, outcome{false, 9, protocol}},
+		"PRIORITY that depends on itself":    {func(c *rawH2) { c.fr.WritePriority(1, http2.PriorityParam{StreamDep: 1}) }, outcome{false, 1, protocol}},
+		"the same on an idle stream":         {func(c *rawH2) { c.fr.WritePriority(99, http2.PriorityParam{StreamDep: 99}) }, outcome{true, 0, protocol}},
+		"PRIORITY on the connection":         {func(c *rawH2) { c.fr.WritePriority(0, http2.PriorityParam{StreamDep: 1}) }, outcome{true, 0, protocol}},
+		"PRIORITY too short":                 {func(c *rawH2) { c.fr.WriteRawFrame(http2.FramePriority, 0, 1, make([]byte, 4)) }, outcome{true, 0, size}}, // the framer is stricter
+		"PRIORITY on an idle stream":         {func(c *rawH2) { c.fr.WritePriority(99, http2.PriorityParam{StreamDep: 1}) }, outcome{}},
+		"WINDOW_UPDATE by nothing":           {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 1, make([]byte, 4)) }, outcome{false, 1, protocol}},
+		"WINDOW_UPDATE by nothing, idle":     {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 9, make([]byte, 4)) }, outcome{true, 0, protocol}},
+		"WINDOW_UPDATE by nothing, even":     {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 2, make([]byte, 4)) }, outcome{true, 0, protocol}},
+		"WINDOW_UPDATE on an even stream":    {func(c *rawH2) { c.fr.WriteWindowUpdate(2, 1000) }, outcome{true, 0, protocol}},
+		"WINDOW_UPDATE by nothing, of all":   {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 0, make([]byte, 4)) }, outcome{true, 0, protocol}},
+		"WINDOW_UPDATE on an idle stream":    {func(c *rawH2) { c.fr.WriteWindowUpdate(9, 1) }, outcome{true, 0, protocol}},
+		"WINDOW_UPDATE on a closed stream":   {func(c *rawH2) { c.fr.WriteWindowUpdate(5, 1000) }, outcome{}},
+		"WINDOW_UPDATE above the most":       {func(c *rawH2) { c.fr.WriteWindowUpdate(1, 1<<31-1) }, outcome{false, 1, flow}},
+		"WINDOW_UPDATE above, of all":        {func(c *rawH2) { c.fr.WriteWindowUpdate(0, 1<<31-1) }, outcome{true, 0, flow}},
+		"WINDOW_UPDATE too long":             {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 1, make([]byte, 5)) }, outcome{true, 0, size}},
 		"SETTINGS that overflow a window": {func(c *rawH2) {
 			c.fr.WriteWindowUpdate(1, 1<<31-1-65535)
 			c.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 65536})
@@ -71,10 +88,13 @@ func TestH2StreamStates(t *testing.T) {
 		"SETTINGS with a window too large":  {func(c *rawH2) { c.fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 31}) }, outcome{true, 0, flow}},
 		"SETTINGS with a frame too small":   {func(c *rawH2) { c.fr.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 100}) }, outcome{true, 0, protocol}},
 		"SETTINGS with a push that is 2":    {func(c *rawH2) { c.fr.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 2}) }, outcome{true, 0, protocol}},
+		"SETTINGS with priorities of 2":     {func(c *rawH2) { c.fr.WriteSettings(http2.Setting{ID: 9, Val: 2}) }, outcome{true, 0, protocol}},
+		"SETTINGS with priorities of 1":     {func(c *rawH2) { c.fr.WriteSettings(http2.Setting{ID: 9, Val: 1}) }, outcome{}},
 		"SETTINGS on a stream":              {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameSettings, 0, 1, nil) }, outcome{true, 0, protocol}},
 		"SETTINGS of five bytes":            {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameSettings, 0, 0, make([]byte, 5)) }, outcome{true, 0, size}},
 		"SETTINGS that acknowledge and say": {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameSettings, http2.FlagSettingsAck, 0, make([]byte, 6)) }, outcome{true, 0, size}},
 		"RST_STREAM on an idle stream":      {func(c *rawH2) { c.fr.WriteRSTStream(9, http2.ErrCodeCancel) }, outcome{true, 0, protocol}},
+		"RST_STREAM on an even stream":      {func(c *rawH2) { c.fr.WriteRSTStream(2, http2.ErrCodeCancel) }, outcome{true, 0, protocol}},
 		"RST_STREAM on the connection":      {func(c *rawH2) { c.fr.WriteRSTStream(0, http2.ErrCodeCancel) }, outcome{true, 0, protocol}},
 		"RST_STREAM too short":              {func(c *rawH2) { c.fr.WriteRawFrame(http2.FrameRSTStream, 0, 1, make([]byte, 3)) }, outcome{true, 0, size}},
 		"RST_STREAM on a closed stream":     {func(c *rawH2) { c.fr.WriteRSTStream(5, http2.ErrCodeCancel) }, outcome{}},
@@ -96,6 +116,18 @@ func TestH2StreamStates(t *testing.T) {
 		"HPACK: a table larger than agreed": {func(c *rawH2) { c.rawHead(9, 0x3f, 0xe2, 0x1f, 0x82) }, outcome{true, 0, compression}},
 		"HPACK: an integer that never ends": {func(c *rawH2) { c.rawHead(9, []byte("\xff"+strings.Repeat("\xff", 20)+"\x01")...) }, outcome{true, 0, compression}},
 		"HPACK: Huffman with wrong padding": {func(c *rawH2) { c.rawHead(9, 0x40, 0x81, 0x00, 0x01, 'x') }, outcome{true, 0, compression}},
+		"HPACK: a table size after a field": {func(c *rawH2) { c.rawHead(9, noTable...); c.rawHead(11, slices.Concat(plainGet, []byte{0x20})...) }, outcome{true, 0, compression}},
+		"HPACK: one of it in the middle": {func(c *rawH2) {
+			c.rawHead(9, noTable...)
+			c.rawHead(11, slices.Concat(plainGet[:1], []byte{0x3f, 0xe1, 0x1f}, plainGet[1:])...)
+		}, outcome{true, 0, compression}},
+		"HPACK: one of it in CONTINUATION": {func(c *rawH2) {
+			c.rawHead(9, noTable...)
+			c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 11, BlockFragment: plainGet[:len(plainGet)-3]})
+			c.fr.WriteContinuation(11, false, plainGet[len(plainGet)-3:])
+			c.fr.WriteContinuation(11, true, []byte{0x20})
+		}, outcome{true, 0, compression}},
+		"HPACK: table sizes before fields": {func(c *rawH2) { c.rawHead(9, slices.Concat([]byte{0x20, 0x3f, 0xe1, 0x1f}, plainGet)...) }, outcome{}},
 		"more than its length": {func(c *rawH2) {
 			c.head(9, false, append(post, "content-length", "1")...)
 			c.fr.WriteData(9, false, []byte("xx"))
@@ -145,6 +177,48 @@ func TestH2StreamStates(t *testing.T) {
 				c.ping()
 			}
 		})
+	}
+}
+
+// A preface is followed by SETTINGS of the client's own (RFC 9113 section 3.4).
+func TestH2PrefaceWithoutSettings(t *testing.T) {
+	f := startH2(t, setup{mute: true}, false, startBackend(t, answerAll).addr)
+	for name, first := range map[string]func(c *rawH2){
+		"an acknowledgement": func(c *rawH2) { c.fr.WriteSettingsAck() },
+		"a PING":             func(c *rawH2) { c.fr.WritePing(false, [8]byte{}) },
+		"a request":          func(c *rawH2) { c.request(1, "/") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", f.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(patience))
+			c := newRawH2(t, conn)
+			io.WriteString(conn, http2.ClientPreface)
+			first(c)
+			c.goAway(http2.ErrCodeProtocol)
+		})
+	}
+}
+
+// Where both protocols are spoken, a version of HTTP that is malformed has its 400 (RFC 9112 section
+// 3). What names none may be a broken preface: its client sees the end of the connection, and no
+// bytes that are no frames.
+func TestH2FirstLineOfNeitherProtocol(t *testing.T) {
+	f := startH2(t, setup{mute: true}, false, startBackend(t, answerAll).addr)
+	for line, told := range map[string]bool{
+		"GET / HTTP/1.1.1": true, "GET / HTTP/1.1x": true, "PRI * HTTP/2.0x": true,
+		"INVALID CONNECTION PREFACE": false, "PROXY TCP4 192.0.2.1 192.0.2.2 1 2": false,
+	} {
+		c := f.dial(t).send(line + "\r\nHost: h.test\r\n\r\n")
+		if told {
+			if resp, _ := c.answer("GET"); resp.StatusCode != 400 {
+				t.Errorf("%s: status %d", line, resp.StatusCode)
+			}
+		}
+		c.closed()
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 const (
 	proxyV1   = "PROXY TCP4 192.0.2.1 198.51.100.2 55555 443\r\n"
+	proxy1234 = "PROXY TCP4 192.0.2.1 198.51.100.2 55555 1234\r\n"
 	proxyV2   = "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x02\xd9\x03\x01\xbb"
 	localV2   = "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
 	aRequest  = "GET / HTTP/1.1\r\nHost: h.test\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
@@ -46,11 +47,16 @@ func TestProxyProtocol(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			b := startBackend(t, answerAll)
 			f := setup{proxyFrom: fromLoopback}.withTLS(encrypted).start(t, b.addr).trusting(encrypted)
-			for _, tt := range []struct{ name, header, client string }{
-				{"version 1", proxyV1, theSource},
-				{"version 2", proxyV2, theSource},
-				{"version 1, unknown", "PROXY UNKNOWN\r\n", "127.0.0.1"},
-				{"version 2, local", localV2, "127.0.0.1"},
+			own := "80" // the port that the listener stands for
+			if encrypted {
+				own = "443"
+			}
+			for _, tt := range []struct{ name, header, client, port string }{
+				{"version 1", proxyV1, theSource, "443"},
+				{"version 1, another port", proxy1234, theSource, "1234"},
+				{"version 2", proxyV2, theSource, "443"},
+				{"version 1, unknown", "PROXY UNKNOWN\r\n", "127.0.0.1", own},
+				{"version 2, local", localV2, "127.0.0.1", own},
 			} {
 				t.Run(tt.name, func(t *testing.T) {
 					logged := len(f.log.await(t, 0))
@@ -70,6 +76,9 @@ func TestProxyProtocol(t *testing.T) {
 					saw := strings.Join(b.saw(), "")[before:]
 					if n := strings.Count(saw, "X-Forwarded-For: "+tt.client+"\r\n"); n != 2 || strings.Contains(saw, "203.0.113.9") || strings.Contains(saw, "PROXY") {
 						t.Errorf("the backend saw %q", saw)
+					}
+					if strings.Count(saw, "X-Forwarded-Port: "+tt.port+"\r\n") != 2 {
+						t.Errorf("the port is not %s: %q", tt.port, saw)
 					}
 				})
 			}

@@ -87,7 +87,10 @@ func TestUpgradeThatIsDeclined(t *testing.T) {
 }
 
 func TestA101MustBeForWhatWasAsked(t *testing.T) {
-	for name, field := range map[string]string{"another protocol": "Upgrade: h2c\r\n", "none": ""} {
+	for name, field := range map[string]string{
+		"another protocol": "Upgrade: h2c\r\n", "none": "", "one more in a list": "Upgrade: websocket, h2c\r\n",
+		"one more in another field": "Upgrade: websocket\r\nUpgrade: h2c\r\n",
+	} {
 		t.Run(name, func(t *testing.T) {
 			b := startBackend(t, func(c *upstreamConn) {
 				c.request()

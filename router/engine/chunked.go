@@ -7,7 +7,7 @@ package engine
 type chunkDecoder struct {
 	state     chunkState
 	left      int64 // bytes of the current chunk still to come
-	digits    int8  // of the chunk size
+	digits    int8  // of the chunk size, with its leading zeros
 	extension int64 // bytes of extensions that data has not paid for
 	trailer   int   // bytes of the trailer section
 	lineStart bool  // in the trailer section: nothing of the line has come
@@ -102,7 +102,7 @@ func (d *chunkDecoder) syntax(c byte, trailer *[]byte) error {
 
 func (d *chunkDecoder) size(c byte) error {
 	if n := unhex(c); n >= 0 {
-		if d.digits == 15 { // 16^15 bytes are enough, and fit
+		if d.left >= 1<<56 || d.digits == maxZeros+15 { // 16^15 bytes are enough, and fit
 			return errChunk
 		}
 		d.digits++

@@ -30,7 +30,8 @@ func TestMalformedChunks(t *testing.T) {
 		"a size without digits":                  "\r\n\r\n",
 		"an extension without a size":            ";a=b\r\n\r\n",
 		"a space without a size":                 " ;a\r\n\r\n",
-		"more digits than fit":                   "00000000000000005\r\nhello\r\n0\r\n\r\n",
+		"more digits than fit":                   "1000000000000000\r\n",
+		"more zeros than anybody sends":          strings.Repeat("0", maxZeros+16) + "\r\n\r\n",
 		"no digit":                               "5g\r\nhello\r\n0\r\n\r\n",
 		"a space before the line end":            "5 \r\nhello\r\n0\r\n\r\n",
 		"CR without LF after a size":             "5\rXhello\r\n0\r\n\r\n",
@@ -59,12 +60,13 @@ func TestMalformedChunks(t *testing.T) {
 // FuzzChunked holds the decoder against that of net/http/internal: what we accept it accepts
 // too, with the same content.
 //
-// Two differences are wanted: white space before an extension, which RFC 9112 section 7.1.1
-// allows and net/http does not, and lines longer than its buffer.
+// Three differences are wanted: white space before an extension, which RFC 9112 section 7.1.1
+// allows and net/http does not, a size with many zeros in front, and lines longer than its buffer.
 func FuzzChunked(f *testing.F) {
 	for _, seed := range []string{
 		"5\r\nhello\r\n0\r\n\r\n", "5;a=b\r\nhello\r\n000\r\nX-T: 1\r\n\r\nrest", "5 ;a\r\nhello\r\n0\r\n\r\n",
 		"A;a=\"x;\\\"y\"\r\n0123456789\r\n0\r\n\r\n", "5\nhello\r\n0\r\n\r\n", "5\r\nhello\n0\r\n\r\n", "fffffffffffffff\r\n", "5\r\r\nhello\r\n0\r\n\r\n", "-5\r\nhello", "0\r\n\r\n",
+		"000000000000000000005\r\nhello\r\n0000000000000000000\r\n\r\n",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -81,7 +83,7 @@ func FuzzChunked(f *testing.F) {
 			return
 		}
 		checkRechunked(t, content)
-		if bytes.ContainsAny(data[:took], " \t") || len(data) > 4000 {
+		if bytes.ContainsAny(data[:took], " \t") || bytes.Contains(data[:took], []byte("0000000000000")) || len(data) > 4000 {
 			return
 		}
 		std, err := io.ReadAll(httputil.NewChunkedReader(bytes.NewReader(data)))
@@ -122,26 +124,39 @@ func TestChunkExtensionsAreBoundedOverTheWholeBody(t *testing.T) {
 }
 
 func TestTrailersThatMayPass(t *testing.T) {
-	tests := []struct{ name, section, want string }{
-		{"none", "", ""},
-		{"plain ones, in order", "X-A: 1\r\ngrpc-status: 0\r\n", "X-A: 1\r\ngrpc-status: 0\r\n"},
-		{"framing", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\nX-A: 1\r\n", "X-A: 1\r\n"},
-		{"routing", "Host: evil\r\nX-Forwarded-For: 6.6.6.6\r\nForwarded: x\r\nX-Real-IP: 6\r\n", ""},
-		{"authority", "Authorization: x\r\nCookie: a\r\nSet-Cookie: a\r\nproxy-authorization: x\r\n", ""},
-		{"the connection's", "Connection: X-A\r\nX-A: 1\r\nUpgrade: h2c\r\nTE: x\r\nKeep-Alive: x\r\n", ""},
-		{"a line without a colon", "X-A: 1\r\ngarbage\r\n", "error"},
-		{"a control character", "X-A: \x00\r\n", "error"},
-		{"more than there may be", strings.Repeat("X: 1\r\n", 101), "error"},
+	control := "Vary: a\r\nDate: b\r\nRetry-After: 1\r\nIf-Match: a\r\nX_A: 1\r\n"
+	const same = "\x00as in a request"
+	tests := []struct{ name, section, want, answer string }{
+		{"none", "", "", same},
+		{"plain ones, in order", "X-A: 1\r\ngrpc-status: 0\r\n", "X-A: 1\r\ngrpc-status: 0\r\n", same},
+		{"what the RFC allows", "ETag: a\r\nAuthentication-Info: b\r\n", "ETag: a\r\nAuthentication-Info: b\r\n", same},
+		{"conditions", "If-Match: a\r\nif-none-match: b\r\nIf-Modified-Since: c\r\nIf-Unmodified-Since: d\r\nIf-Range: e\r\nX-A: 1\r\n", "X-A: 1\r\n", "If-Match: a\r\nif-none-match: b\r\nIf-Modified-Since: c\r\nIf-Unmodified-Since: d\r\nIf-Range: e\r\nX-A: 1\r\n"},
+		{"control", control, "", control},
+		{"challenges", "WWW-Authenticate: x\r\nProxy-Authenticate: y\r\n", "", same},
+		{"framing", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\nX-A: 1\r\n", "X-A: 1\r\n", same},
+		{"routing", "Host: evil\r\nX-Forwarded-For: 6.6.6.6\r\nForwarded: x\r\nX-Real-IP: 6\r\n", "", same},
+		{"authority", "Authorization: x\r\nCookie: a\r\nSet-Cookie: a\r\nproxy-authorization: x\r\n", "", same},
+		{"the connection's", "Connection: X-A\r\nX-A: 1\r\nUpgrade: h2c\r\nTE: x\r\nKeep-Alive: x\r\n", "", same},
+		{"a line without a colon", "X-A: 1\r\ngarbage\r\n", "error", same},
+		{"a control character", "X-A: \x00\r\n", "error", same},
+		{"more than there may be", strings.Repeat("X: 1\r\n", 101), "error", same},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := (&body{trailer: []byte(tt.section)}).allowedTrailer()
-			if err != nil {
-				got = []byte("error")
+			if tt.answer == same {
+				tt.answer = tt.want
 			}
-			if string(got) != tt.want {
-				t.Errorf("got %q, want %q", got, tt.want)
+			check := func(of string, mayTrail func(FieldID, []byte) bool, want string) {
+				got, err := (&body{trailer: []byte(tt.section)}).allowedTrailer(mayTrail)
+				if err != nil {
+					got = []byte("error")
+				}
+				if string(got) != want {
+					t.Errorf("of %s: got %q, want %q", of, got, want)
+				}
 			}
+			check("a request", mayTrailRequest, tt.want)
+			check("an answer", mayTrailAnswer, tt.answer)
 		})
 	}
 }

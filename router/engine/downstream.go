@@ -12,6 +12,7 @@ type peer struct {
 	srv        *Server
 	remote     netip.AddrPort
 	local      netip.AddrPort
+	proxied    bool // both are as a PROXY header has them
 	secure     bool // over TLS
 	serverName string
 	shard      uint32

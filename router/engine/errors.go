@@ -19,8 +19,12 @@ func (r *Refusal) Error() string { return fmt.Sprintf("%d: %s", r.Status, r.Reas
 
 func badRequest(reason string) *Refusal { return &Refusal{Status: 400, Reason: reason} }
 
-// errNotHTTP is for a first line that is none of HTTP.
-var errNotHTTP = badRequest("malformed HTTP version")
+// errNotHTTP is for a first line that names no version of HTTP at all.
+var errNotHTTP = badRequest("no HTTP version")
+
+// errExpectation is for an expectation that is not one 100-continue: a list of two is another one,
+// whether it stands in one field or in two (RFC 9110 section 5.3).
+var errExpectation = &Refusal{Status: 417, Reason: "expectation not supported"}
 
 // Cause names what went wrong between the proxy and an upstream, or before it.
 type Cause uint8

@@ -120,6 +120,10 @@ func (x *Exchange) ClientAddr() netip.AddrPort { return x.peer.remote }
 // LocalAddr is our end of it.
 func (x *Exchange) LocalAddr() netip.AddrPort { return x.peer.local }
 
+// Proxied reports that ClientAddr and LocalAddr are as a PROXY header has them: LocalAddr is then
+// what the client has connected to.
+func (x *Exchange) Proxied() bool { return x.peer.proxied }
+
 // TLS reports whether the request came over TLS.
 func (x *Exchange) TLS() bool { return x.peer.secure }
 

@@ -102,6 +102,15 @@ func SetOf(ids ...FieldID) FieldSet {
 	return s
 }
 
+// restore undoes Del.
+func (f *Fields) restore(id FieldID) {
+	for i := range f.list {
+		if f.list[i].ID == id {
+			f.list[i].dropped = false
+		}
+	}
+}
+
 // DelSet removes all fields whose name is in the set, in one walk.
 func (f *Fields) DelSet(s FieldSet) {
 	for i := range f.list {
@@ -189,8 +198,9 @@ func (f *Fields) appendTo(dst []byte) []byte {
 // dropHopByHop removes what concerns one connection only (RFC 9110 section 7.6.1): the
 // fields that Connection lists, and those which always do. Names that would change the
 // framing or the target of the message may not be listed; that they are is ignored. A list
-// longer than any honest one is an error: each name in it costs a walk over all fields.
-func (f *Fields) dropHopByHop() error {
+// longer than any honest one is an error: each name in it costs a walk over all fields. mayTrail
+// says what of the message's trailer section is passed on.
+func (f *Fields) dropHopByHop(mayTrail func(FieldID, []byte) bool) error {
 	listed := 0
 	for i := range f.list {
 		l := &f.list[i]
@@ -206,7 +216,7 @@ func (f *Fields) dropHopByHop() error {
 		case KeepAlive, ProxyConnection, TE, TransferEncoding, Upgrade, HTTP2Settings:
 			l.dropped = true
 		case Trailer: // goes on, for trailer sections do, but for what is not in them
-			f.pruneNames(l)
+			f.pruneNames(l, mayTrail)
 		}
 	}
 	return nil

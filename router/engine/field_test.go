@@ -49,7 +49,7 @@ func TestHopByHop(t *testing.T) {
 			if err := parseFieldLines([]byte(tt.in), &f, 100); err != nil {
 				t.Fatal(err)
 			}
-			if err := f.dropHopByHop(); err != nil {
+			if err := f.dropHopByHop(mayTrailRequest); err != nil {
 				t.Fatal(err)
 			}
 			if got := string(f.appendTo(nil)); got != tt.want {

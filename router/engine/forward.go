@@ -154,16 +154,18 @@ const maxInterims = 100
 
 // receiveHead reads heads until the final one.
 func (x *Exchange) receiveHead(u upstream) *UpstreamError {
-	for {
+	for keepAlive := true; ; {
 		if err := u.readHead(x); err != nil {
 			return err
 		}
+		keepAlive = keepAlive && x.Response.keepAlive
 		status := x.Response.Status
 		switch {
 		case status == 101 && !x.switches(),
 			x.Request.webSocketKey != nil && status/100 == 2: // to a CONNECT it would say that the tunnel is there
 			return protocolError(errUpgrade)
 		case status == 101, status >= 200:
+			x.Response.keepAlive = keepAlive
 			return x.headArrived(u)
 		}
 		if x.interims++; x.interims > maxInterims {

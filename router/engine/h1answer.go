@@ -104,6 +104,9 @@ func (x *Exchange) appendResponse() {
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 		x.out.chunked = true
 	}
+	if r.Status == 426 && r.Fields.Has(Upgrade) { // RFC 9110 section 7.8
+		b = append(b, "Connection: upgrade\r\n"...)
+	}
 	switch {
 	case x.closing:
 		b = append(b, "Connection: close\r\n"...)

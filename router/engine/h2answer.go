@@ -52,6 +52,7 @@ type h2answerHead struct {
 	c   *h2client
 	dec *hpack.Decoder
 
+	order  h2order
 	kind   h2headKind // h2Request is an answer here
 	id     uint32
 	ends   bool // END_STREAM
@@ -93,7 +94,7 @@ func (h *h2answerHead) write(fragment []byte) error {
 	if h.wire += len(fragment); h.wire > h.c.pool.cfg.MaxHead+h2MaxFrame {
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
-	if _, err := h.dec.Write(fragment); err != nil {
+	if _, err := h.dec.Write(fragment); err != nil || h.order.broken(fragment) {
 		return http2.ConnectionError(http2.ErrCodeCompression)
 	}
 	return nil
@@ -127,7 +128,7 @@ func (h *h2answerHead) field(f hpack.HeaderField) {
 		case connectionSpecific(l):
 			h.fault = errH2Field
 		case l.ID == Trailer:
-			a.response.Fields.pruneNames(l)
+			a.response.Fields.pruneNames(l, mayTrailAnswer)
 		}
 	}
 }
@@ -159,16 +160,22 @@ func (h *h2answerHead) trailer(f hpack.HeaderField) {
 		h.fault = errHeadTooLarge
 		return
 	}
-	h.lines = appendLine(h.lines, f)
+	var malformed bool
+	if h.lines, malformed = appendLine(h.lines, f); malformed {
+		h.fault = errH2Field
+	}
 }
 
-// appendLine writes a field as it would stand in HTTP/1.1. It was checked by then, so that
-// it is one line.
-func appendLine(b []byte, f hpack.HeaderField) []byte {
+// appendLine writes a field of a trailer section as it would stand in HTTP/1.1. It was checked by
+// then, so that it is one line. malformed: it is about one connection.
+func appendLine(b []byte, f hpack.HeaderField) (lines []byte, malformed bool) {
+	start := len(b)
 	b = append(b, f.Name...)
+	name := b[start:]
 	b = append(b, ": "...)
 	b = append(b, f.Value...)
-	return append(b, "\r\n"...)
+	malformed = connectionSpecific(&Field{Name: name, Value: b[len(b)-len(f.Value):], ID: fieldID(name)})
+	return append(b, "\r\n"...), malformed
 }
 
 // end is called when the block is complete.

@@ -238,6 +238,25 @@ var h2Answers = []struct {
 		s.head(1, false, ":status", "103", "x", strings.Repeat("y", 3000))
 		_ = s.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndStream: true, EndHeaders: true, BlockFragment: bytes.Repeat([]byte{0xbe}, 4000)})
 	}, 502, ""},
+	{"a trailer section about the connection", func(s *script) {
+		s.head(1, false, ":status", "200")
+		_ = s.WriteData(1, false, []byte("12345"))
+		s.head(1, true, "x-t", "1", "connection", "x")
+	}, 502, anyCut},
+	{"WINDOW_UPDATE by nothing on an idle stream", func(s *script) {
+		_ = s.WriteRawFrame(http2.FrameWindowUpdate, 0, 9, make([]byte, 4))
+		s.head(1, true, ":status", "200")
+	}, 502, ""},
+	{"priorities of 2", func(s *script) {
+		_ = s.WriteSettings(http2.Setting{ID: h2NoOldPriorities, Val: 2})
+		s.head(1, true, ":status", "200")
+	}, 502, ""},
+	{"a table size after a field", func(s *script) {
+		_ = s.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndStream: true, EndHeaders: true, BlockFragment: []byte{0x88, 0x20}})
+	}, 502, ""},
+	{"a table size before all", func(s *script) {
+		_ = s.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndStream: true, EndHeaders: true, BlockFragment: []byte{0x20, 0x88}})
+	}, 200, ""},
 	{"HTTP/1.1", func(s *script) { s.out.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") }, 502, ""},
 }
 
@@ -284,7 +303,8 @@ func TestTrailersOfH2Answers(t *testing.T) {
 					t.Errorf("%s: got it", name)
 				}
 			}
-			if bad == ":status" { // malformed: a 502, or a cut where the head had gone
+			switch bad { // malformed: a 502, or a cut where the head had gone
+			case ":status", "connection", "transfer-encoding", "keep-alive", "proxy-connection", "upgrade", "te":
 				if status != 502 && trailer.Get("X-T") != "" {
 					t.Errorf("%s: %d %q %v", bad, status, body, trailer)
 				}

@@ -55,6 +55,9 @@ func (c *h2client) frame() error {
 func (c *h2client) reject(id uint32, code http2.ErrCode) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.idle(id) { // one that is not there cannot be reset
+		return http2.ConnectionError(code)
+	}
 	if st := c.streams[id]; st != nil && !st.gone {
 		st.reset, st.code = true, code
 		st.lose()
@@ -70,7 +73,7 @@ func (c *h2client) onHeaders(f *http2.HeadersFrame) error {
 	st := c.streams[id]
 	kind := h2Nothing
 	switch {
-	case id > c.seenID || id%2 == 0:
+	case c.idle(id):
 		c.mu.Unlock()
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	case st == nil || st.gone: // it crossed our RST_STREAM
@@ -96,7 +99,7 @@ func (c *h2client) onData(f *http2.DataFrame) error {
 		return streamError(f.StreamID, http2.ErrCodeProtocol)
 	case st != nil && !st.gone:
 		c.news = append(c.news, st.readable)
-	case f.StreamID <= c.seenID && f.StreamID%2 == 1: // it crossed our RST_STREAM
+	case !c.idle(f.StreamID): // it crossed our RST_STREAM
 		defer c.mu.Unlock()
 		if c.flow.receive(int(f.Length)) {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
@@ -134,7 +137,7 @@ const (
 func (c *h2client) onWindowUpdate(f *http2.WindowUpdateFrame) error {
 	c.mu.Lock()
 	st := c.streams[f.StreamID]
-	if f.StreamID != 0 && f.StreamID <= c.seenID && (st == nil || st.gone) {
+	if f.StreamID != 0 && !c.idle(f.StreamID) && (st == nil || st.gone) {
 		defer c.mu.Unlock()
 		return c.crossed()
 	}
@@ -148,7 +151,7 @@ func (c *h2client) onReset(f *http2.RSTStreamFrame) error {
 	defer c.mu.Unlock()
 	st := c.streams[f.StreamID]
 	switch {
-	case f.StreamID > c.seenID || f.StreamID%2 == 0:
+	case c.idle(f.StreamID):
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	case st == nil || st.gone:
 		return c.crossed()

@@ -82,7 +82,7 @@ func (c *h2link) onWindowUpdate(f *http2.WindowUpdateFrame) error {
 				st.wakeWriter()
 			}
 		}
-	case f.StreamID > c.seenID:
+	case c.idle(f.StreamID):
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	case st == nil || st.gone:
 		return c.annoyedLocked(1) // an honest one has had DATA, which has paid for it

@@ -17,7 +17,7 @@ func (c *h2conn) frame() error {
 	if err != nil {
 		return err
 	}
-	if !c.settled && fh.Type != http2.FrameSettings {
+	if !c.settled && (fh.Type != http2.FrameSettings || fh.Flags.Has(http2.FlagSettingsAck)) {
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	}
 	f, err := c.framer.ReadFrameForHeader(fh)
@@ -69,9 +69,13 @@ func streamError(id uint32, code http2.ErrCode) error {
 	return http2.StreamError{StreamID: id, Code: code}
 }
 
-// reject resets a stream that has broken a rule.
+// reject resets a stream that has broken a rule. One that is not there cannot be reset.
 func (c *h2conn) reject(id uint32, code http2.ErrCode) error {
 	c.mu.Lock()
+	if c.idle(id) {
+		c.mu.Unlock()
+		return http2.ConnectionError(code)
+	}
 	if st := c.streams[id]; st != nil {
 		st.reset = true
 		st.lose()
@@ -179,7 +183,7 @@ func (c *h2link) onData(f *http2.DataFrame) error {
 	}
 	st := c.streams[id]
 	switch {
-	case id > c.seenID:
+	case c.idle(id):
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	case st == nil || st.gone || st.ended:
 		c.giveBack(size)
@@ -249,6 +253,10 @@ func (c *h2link) setting(s http2.Setting) error {
 		c.peerMax = s.Val
 	case http2.SettingInitialWindowSize:
 		return c.resizeWindows(int64(s.Val))
+	case h2NoOldPriorities:
+		if s.Val > 1 { // RFC 9218 section 2.1; a change of it has no meaning here
+			return http2.ConnectionError(http2.ErrCodeProtocol)
+		}
 	}
 	return nil
 }
@@ -269,7 +277,7 @@ func (c *h2conn) onReset(f *http2.RSTStreamFrame) error {
 	defer c.mu.Unlock()
 	st := c.streams[f.StreamID]
 	switch {
-	case f.StreamID > c.seenID:
+	case c.idle(f.StreamID):
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	case st == nil || st.gone:
 		c.resets.drop(f.StreamID)

@@ -13,6 +13,7 @@ type h2head struct {
 	c   *h2conn
 	dec *hpack.Decoder
 
+	order     h2order
 	kind      h2headKind
 	st        *h2stream // of a request
 	id        uint32
@@ -81,7 +82,7 @@ func (h *h2head) write(fragment []byte) error {
 	if h.wire += len(fragment); h.wire > h.c.srv.limits.MaxHead+h2MaxFrame {
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
-	if _, err := h.dec.Write(fragment); err != nil {
+	if _, err := h.dec.Write(fragment); err != nil || h.order.broken(fragment) {
 		return http2.ConnectionError(http2.ErrCodeCompression)
 	}
 	return nil
@@ -189,10 +190,7 @@ func (h *h2head) trailer(f hpack.HeaderField) {
 		h.malformed = true
 		return
 	}
-	b := append(h.lines, f.Name...)
-	b = append(b, ": "...)
-	b = append(b, f.Value...)
-	h.lines = append(b, "\r\n"...)
+	h.lines, h.malformed = appendLine(h.lines, f)
 }
 
 // keep copies s to where the head of the request lies.
@@ -382,12 +380,14 @@ func (r *Request) frameH2(ends bool) *Refusal {
 		kind, length = byChunks, -1
 	}
 	r.framing, r.ContentLength = kind, length
+	expecting := false
 	for i := range r.Fields.list {
 		switch f := &r.Fields.list[i]; f.ID {
 		case Expect:
-			if !equalFold(f.Value, "100-continue") {
-				return &Refusal{Status: 417, Reason: "expectation not supported"}
+			if expecting || !equalFold(f.Value, "100-continue") {
+				return errExpectation
 			}
+			expecting = true
 			r.expects = r.framing != noBody
 			f.dropped = !r.expects
 		case TE:
@@ -397,7 +397,7 @@ func (r *Request) frameH2(ends bool) *Refusal {
 	if err := r.dropFields(); err != nil {
 		return badRequest(err.Error())
 	}
-	return nil
+	return r.countForwards()
 }
 
 // newH2Request borrows what the head of a request is read into.

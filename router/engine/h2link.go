@@ -96,6 +96,10 @@ func (st *h2half) end() {
 	st.link = nil
 }
 
+// idle reports a stream that nobody has opened (RFC 9113 section 5.1.1): clients open those with
+// odd numbers, and as nothing is pushed, there are no others. It is called with mu.
+func (c *h2link) idle(id uint32) bool { return id > c.seenID || id%2 == 0 }
+
 func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -79,6 +79,7 @@ func messageFraming(fields *Fields) (framing, int64, error) {
 				return 0, 0, errLength
 			}
 			kind, length, seen = byLength, n, true
+			f.Value = cutZeros(f.Value) // for those who would read too many of them as an overflow
 		case TransferEncoding:
 			if seen || !equalFold(f.Value, "chunked") {
 				return 0, 0, errTransferEncoding

@@ -110,9 +110,25 @@ func trimOWS(b []byte) []byte {
 	return b
 }
 
+func isDigits(b []byte) bool {
+	return len(b) > 0 && !slices.ContainsFunc(b, func(c byte) bool { return c < '0' || c > '9' })
+}
+
+// maxZeros is how many zeros may stand in front of a number. They are allowed without end; this
+// is more than anybody has sent in earnest.
+const maxZeros = 64
+
+// cutZeros cuts the zeros in front of a number, but for the last digit.
+func cutZeros(b []byte) []byte {
+	for n := 0; n < maxZeros && len(b) > 1 && b[0] == '0'; n++ {
+		b = b[1:]
+	}
+	return b
+}
+
 // parseLength reads 1*DIGIT (RFC 9110 section 8.6) without overflow.
 func parseLength(b []byte) (n int64, ok bool) {
-	if len(b) == 0 || len(b) > 18 { // 10^18 - 1 bytes are enough, and fit
+	if b = cutZeros(b); len(b) == 0 || len(b) > 18 { // 10^18 - 1 bytes are enough, and fit
 		return 0, false
 	}
 	for _, c := range b {

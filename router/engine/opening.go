@@ -61,7 +61,7 @@ func (c *serverConn) openProxied() bool {
 		c.first.release()
 	}
 	if h.known {
-		c.remote, c.local = h.source, h.destination
+		c.remote, c.local, c.proxied = h.source, h.destination, true
 	}
 	c.disarm()
 	return true

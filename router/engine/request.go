@@ -63,6 +63,7 @@ type Request struct {
 	upgrade   bool   // a protocol change is asked for and may be passed on
 	expects   bool   // Expect: 100-continue
 	trailers  bool   // TE: trailers
+	last      bool   // Max-Forwards lets it go no further
 	scratch   []byte // for Path, Host and Upgrade where they differ from what came
 }
 
@@ -106,7 +107,10 @@ func (r *Request) parse(head []byte, limits *Limits) *Refusal {
 	if refusal := r.parseFraming(); refusal != nil {
 		return refusal
 	}
-	return r.readConnection()
+	if refusal := r.readConnection(); refusal != nil {
+		return refusal
+	}
+	return r.countForwards()
 }
 
 // parseLine parses method SP target SP version (RFC 9112 section 3), without leniency.
@@ -135,6 +139,8 @@ func (r *Request) parseLine(line []byte, limits *Limits) *Refusal {
 		r.Version = HTTP10
 	case isVersion(version):
 		return &Refusal{Status: 505, Reason: "HTTP version not supported"}
+	case bytes.HasPrefix(version, httpSlash):
+		return badRequest("malformed HTTP version")
 	default:
 		return errNotHTTP
 	}
@@ -143,6 +149,8 @@ func (r *Request) parseLine(line []byte, limits *Limits) *Refusal {
 	}
 	return nil
 }
+
+var httpSlash = []byte("HTTP/")
 
 // maxMethod is well above the longest registered method (UPDATEREDIRECTREF).
 const maxMethod = 32
@@ -266,7 +274,12 @@ func (r *Request) parseAbsolute(t []byte) *Refusal {
 			return badRequest(err.Error())
 		}
 	}
-	if len(path) == 0 {
+	switch {
+	case len(path) > 0:
+	case r.IsMethod("OPTIONS"): // RFC 9112 section 3.2.4
+		r.Path = asterisk
+		return nil
+	default:
 		path = slash
 	}
 	if path[0] == '?' { // an empty path is a slash (RFC 9110 section 4.2.3)
@@ -276,7 +289,7 @@ func (r *Request) parseAbsolute(t []byte) *Refusal {
 	return r.parsePath(path)
 }
 
-var slash = []byte("/")
+var slash, asterisk = []byte("/"), []byte("*")
 
 func (r *Request) parsePath(t []byte) *Refusal {
 	if i := bytes.IndexByte(t, '?'); i >= 0 {
@@ -332,7 +345,7 @@ func (r *Request) parseFraming() *Refusal {
 func (r *Request) readConnection() *Refusal {
 	r.keepAlive = r.Version == HTTP11
 	var upgrade []byte
-	wantsUpgrade, http2, closes := false, false, false
+	wantsUpgrade, http2, closes, expecting := false, false, false, false
 	for i := range r.Fields.list {
 		f := &r.Fields.list[i]
 		switch f.ID {
@@ -355,9 +368,10 @@ func (r *Request) readConnection() *Refusal {
 		case HTTP2Settings:
 			http2 = true
 		case Expect:
-			if !equalFold(f.Value, "100-continue") {
-				return &Refusal{Status: 417, Reason: "expectation not supported"}
+			if expecting || !equalFold(f.Value, "100-continue") {
+				return errExpectation
 			}
+			expecting = true
 			r.expects = r.Version == HTTP11 && r.framing != noBody
 			f.dropped = !r.expects
 		case TE:
@@ -403,7 +417,7 @@ func (r *Request) sound() bool {
 // written anew), Proxy (it becomes HTTP_PROXY in CGI programs), and names with an
 // underscore, which CGI and WSGI cannot tell from the dashed name that the proxy sets.
 func (r *Request) dropFields() error {
-	if err := r.Fields.dropHopByHop(); err != nil {
+	if err := r.Fields.dropHopByHop(mayTrailRequest); err != nil {
 		return err
 	}
 	for i := range r.Fields.list {

@@ -17,7 +17,7 @@ type Response struct {
 	ContentLength int64
 
 	framing   framing
-	keepAlive bool // the upstream keeps the connection open
+	keepAlive bool // the upstream keeps the connection open, and nothing of this answer can still come
 }
 
 func (r *Response) reset() {
@@ -114,26 +114,39 @@ func (r *Response) readConnection(version Version) error {
 		}
 	}
 	r.keepAlive = r.keepAlive && !closes
-	upgraded := r.Fields.Get(Upgrade)
-	if err := r.Fields.dropHopByHop(); err != nil {
+	if err := r.Fields.dropHopByHop(mayTrailAnswer); err != nil {
 		return err
 	}
-	if r.Status == 101 {
-		r.Fields.Add(Upgrade, upgraded)
+	if r.Status == 101 || r.Status == 426 { // RFC 9110 section 15.5.22
+		r.Fields.restore(Upgrade)
 	}
 	if r.Status < 200 || r.Status == 204 {
+		r.keepAlive = r.keepAlive && !r.announcesBody()
 		r.Fields.Del(ContentLength) // RFC 9110 section 8.6
 	}
 	return nil
 }
 
+// announcesBody reports a body that a status without one may not announce (RFC 9110 section
+// 8.6, RFC 9112 section 6.1). Whoever does may send it, too, and it would be read as the next
+// answer on the connection.
+func (r *Response) announcesBody() bool {
+	kind, length, err := messageFraming(&r.Fields)
+	return err != nil || kind == byChunks || length > 0
+}
+
 // accepts reports whether a 101 switches to protocols that were asked for, and to no other.
 func (r *Response) accepts(asked []byte) bool {
 	named := false
-	for got := range tokens(r.Fields.Get(Upgrade)) {
-		named = true
-		if !hasTokenBytes(asked, got) {
-			return false
+	for f := range r.Fields.All() {
+		if f.ID != Upgrade {
+			continue
+		}
+		for got := range tokens(f.Value) {
+			named = true
+			if !hasTokenBytes(asked, got) {
+				return false
+			}
 		}
 	}
 	return named

@@ -193,7 +193,7 @@ func (c *serverConn) exchange(x *Exchange) bool {
 	x.out.minRate = c.srv.limits.MinRate
 	refusal, alive := c.readRequest(x)
 	if !alive || refusal == errNotHTTP && c.srv.H2C && c.served == 0 && !c.secure {
-		return false // in the latter case it may have been meant for either protocol
+		return false // in the latter case it may have been meant for HTTP/2, whose clients see no sense in an answer
 	}
 	c.srv.requests.Add(1)
 	h := c.srv.Handler

@@ -8,7 +8,7 @@ import (
 // allowedTrailer checks a trailer section and returns the lines of it that may be passed
 // on: well-formed ones that say nothing about framing, routing, authority or the
 // connection (RFC 9110 section 6.5.1). A malformed section spoils its message.
-func (b *body) allowedTrailer() ([]byte, error) {
+func (b *body) allowedTrailer(mayTrail func(FieldID, []byte) bool) ([]byte, error) {
 	if len(b.trailer) == 0 {
 		return nil, nil
 	}
@@ -18,7 +18,7 @@ func (b *body) allowedTrailer() ([]byte, error) {
 	if err := parseFieldLines(section, fields, maxTrailerFields); err != nil {
 		return nil, err
 	}
-	if err := fields.dropHopByHop(); err != nil {
+	if err := fields.dropHopByHop(mayTrail); err != nil {
 		return nil, err
 	}
 	for i := range fields.list {
@@ -44,17 +44,34 @@ var (
 	forbiddenTrailers = []string{
 		"Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "Content-Encoding",
 		"Content-Range", "Cache-Control", "Max-Forwards", "Range",
+		"WWW-Authenticate", "Proxy-Authenticate",
+	}
+	// In requests, more that a server that merges the section into the header would believe: what
+	// makes a request conditional, and what controls caches and answers. An answer may have some of
+	// them: trailing metadata of gRPC has any name, and nobody decides by it.
+	forbiddenInRequests = []string{
+		"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range",
+		"Pragma", "Expires", "Age", "Date", "Vary", "Retry-After", "Warning", "Allow", "Accept-Encoding",
+		"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "True-Client-IP",
 	}
 )
 
-func mayTrail(id FieldID, name []byte) bool {
-	return untrailed>>id&1 == 0 &&
-		!slices.ContainsFunc(forbiddenTrailers, func(known string) bool { return equalFold(name, known) })
+func mayTrailAnswer(id FieldID, name []byte) bool {
+	return untrailed>>id&1 == 0 && !hasName(forbiddenTrailers, name)
+}
+
+// mayTrailRequest passes on no name with an underscore, as with header fields (see dropFields).
+func mayTrailRequest(id FieldID, name []byte) bool {
+	return mayTrailAnswer(id, name) && !hasName(forbiddenInRequests, name) && bytes.IndexByte(name, '_') < 0
+}
+
+func hasName(names []string, name []byte) bool {
+	return slices.ContainsFunc(names, func(known string) bool { return equalFold(name, known) })
 }
 
 // pruneNames takes the names out of a Trailer that are not passed on (RFC 9110 section 6.6.2):
 // whoever is promised one of them may wait for it, or refuse the message.
-func (f *Fields) pruneNames(l *Field) {
+func (f *Fields) pruneNames(l *Field, mayTrail func(FieldID, []byte) bool) {
 	good := true
 	for name := range tokens(l.Value) {
 		good = good && mayTrail(fieldID(name), name)
@@ -76,23 +93,8 @@ func (f *Fields) pruneNames(l *Field) {
 	l.dropped = len(l.Value) == 0
 }
 
-// requestTrailer is what of the client's trailer section goes to the upstream: as with header
-// fields, no name with an underscore (see dropFields).
-func (x *Exchange) requestTrailer() ([]byte, error) {
-	lines, err := x.body.allowedTrailer()
-	if err != nil || bytes.IndexByte(lines, '_') < 0 {
-		return lines, err
-	}
-	kept := lines[:0]
-	for line := range bytes.SplitAfterSeq(lines, crlf) {
-		if name, _, _ := bytes.Cut(line, colon); bytes.IndexByte(name, '_') < 0 {
-			kept = append(kept, line...)
-		}
-	}
-	return kept, nil
-}
-
-var crlf, colon = []byte("\r\n"), []byte(":")
+// requestTrailer is what of the client's trailer section goes to the upstream.
+func (x *Exchange) requestTrailer() ([]byte, error) { return x.body.allowedTrailer(mayTrailRequest) }
 
 // responseTrailer is what of the upstream's trailer section goes to the client.
-func (x *Exchange) responseTrailer() ([]byte, error) { return x.upBody.allowedTrailer() }
+func (x *Exchange) responseTrailer() ([]byte, error) { return x.upBody.allowedTrailer(mayTrailAnswer) }
