@@ -96,7 +96,8 @@ func (l *healthLab) says(t *testing.T, address string) string {
 	}
 	defer response.Body.Close()
 	body, _ := io.ReadAll(response.Body)
-	name := strings.Split(strings.SplitAfter(string(body), `"name": "`)[1], `"`)[0]
+	_, name, _ := strings.Cut(string(body), `"name": "`)
+	name, _, _ = strings.Cut(name, `"`)
 	return fmt.Sprintf("%d %s %s", response.StatusCode, name, response.Header.Get("X-Load-Balancing-Endpoint-Weight"))
 }
 
