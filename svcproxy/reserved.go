@@ -49,11 +49,13 @@ func (r PortRange) String() string {
 // ReservePorts keeps a range from being used for outgoing connections, besides what is reserved
 // already.
 func ReservePorts(r PortRange) error {
-	return changeReserved(func(all []PortRange) []PortRange { return append(all, r) })
+	_, err := changeReserved(func(all []PortRange) []PortRange { return append(all, r) })
+	return err
 }
 
-// ReleasePorts undoes ReservePorts; other ranges stay.
-func ReleasePorts(r PortRange) error {
+// ReleasePorts undoes ReservePorts; other ranges stay. Who else had reserved some of the range the kernel does not know,
+// so it gives what there was and what there is, for people, or "" if there was nothing.
+func ReleasePorts(r PortRange) (said string, err error) {
 	return changeReserved(func(all []PortRange) []PortRange {
 		var kept []PortRange
 		for _, o := range all {
@@ -68,18 +70,18 @@ func ReleasePorts(r PortRange) error {
 	})
 }
 
-func changeReserved(change func([]PortRange) []PortRange) error {
+func changeReserved(change func([]PortRange) []PortRange) (said string, err error) {
 	text, err := os.ReadFile(reservedPortsFile)
 	if err != nil {
-		return fmt.Errorf("reserved ports: %w", err)
+		return "", fmt.Errorf("reserved ports: %w", err)
 	}
 	all, err := parseReserved(string(text))
 	if err != nil {
-		return err
+		return "", err
 	}
-	next := formatReserved(change(slices.Clone(all)))
-	if next == formatReserved(all) {
-		return nil
+	before, next := formatReserved(slices.Clone(all)), formatReserved(change(slices.Clone(all)))
+	if next == before {
+		return "", nil
 	}
 	err = writeReserved(reservedPortsFile, next)
 	if errors.Is(err, unix.EROFS) {
@@ -88,9 +90,9 @@ func changeReserved(change func([]PortRange) []PortRange) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("reserved ports: %w", err)
+		return "", fmt.Errorf("reserved ports: %w", err)
 	}
-	return nil
+	return fmt.Sprintf("net.ipv4.ip_local_reserved_ports was %q and is %q now", before, next), nil
 }
 
 // writeReserved never makes the file: there is one, or it is no sysctl.

@@ -154,6 +154,7 @@ func runExplain(ctx context.Context, flags *explainFlags, a asked, stdout io.Wri
 			return err == nil && slices.Contains(addresses, ip)
 		})
 	}
+	onNode = onNode || runsHere(ctx, node)
 	if !onNode {
 		addresses = nil // those of the Node object
 	}

@@ -18,6 +18,13 @@ const (
 	outliersTimeout = time.Second
 )
 
+// runsHere tells whether the svcproxy on this host is that of a node, whatever the host is called.
+func runsHere(ctx context.Context, node string) bool {
+	var view outliersView
+	err := askAdmin(ctx, "http://"+defaultAdmin, "/api/v1/outliers", outliersTimeout, &view)
+	return err == nil && view.Node == node
+}
+
 // askOutliers asks the svcproxy that runs on this node which endpoints it skips: it alone knows. One
 // that listens elsewhere can be asked for the whole answer, with --admin.
 func askOutliers(ctx context.Context, x *svcproxy.Explainer, node string) error {

@@ -57,7 +57,7 @@ func newSvcproxyCleanupCommand() *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove from this node's kernel all that portico svcproxy made, and nothing else",
 		Args:  noArguments,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			plane, err := nft.New(nft.Config{})
 			if err != nil {
 				return err
@@ -68,10 +68,14 @@ func newSvcproxyCleanupCommand() *cobra.Command {
 				return err
 			}
 			defer moves.Close()
-			return errors.Join(plane.Cleanup(), moves.Remove(), nft.UncountFlows(), svcproxy.ReleasePorts(svcproxy.PortRange(ports)))
+			released, err := svcproxy.ReleasePorts(svcproxy.PortRange(ports))
+			if released != "" {
+				fmt.Fprintln(cmd.ErrOrStderr(), released)
+			}
+			return errors.Join(plane.Cleanup(), moves.Remove(), nft.UncountFlows(), err)
 		},
 	}
-	cmd.Flags().Var(&ports, "nodeport-range", "the NodePorts that were reserved")
+	cmd.Flags().Var(&ports, "nodeport-range", "the NodePorts that were reserved; those that somebody else had reserved are released as well, which it then says")
 	return cmd
 }
 

@@ -144,4 +144,13 @@ func TestSvcproxyBesideKubeProxy(t *testing.T) {
 		until("http://"+host+":10256/healthz", 200, `"nodeEligible": true`)
 	}
 	until("http://"+defaultAdmin+"/api/v1/problems", 200, `"problems": []`)
+	// explain packet knows by it that this is the node, whatever the host is called.
+	for node, want := range map[string]string{"node0": "agrees", "node1": "this is another host"} {
+		explain := exec.CommandContext(t.Context(), binary, "explain", "packet", "192.0.2.1", "172.30.0.1:80/TCP", "--manifests", objects, "--node-name", node)
+		var out []byte
+		h.Do(t, func() { out, _ = explain.CombinedOutput() })
+		if !strings.Contains(string(out), want) {
+			t.Errorf("explain packet on %s lacks %q:\n%s", node, want, out)
+		}
+	}
 }
