@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
@@ -81,7 +82,9 @@ type svcproxyFlags struct {
 	mode                                       oneOf
 	clusterCIDR, nodePortAddresses, lbPool     prefixes
 	nodePortRange                              portRange
-	announceInterface                          []string
+	announceInterface, lbPoolNamespace         []string
+	lbClass                                    string
+	lbClassOnly                                bool
 	endpointMetrics, maxEjectionPercent        int
 	outlierDetection                           bool
 	admin                                      address
@@ -102,6 +105,7 @@ func newSvcproxyFlags() *svcproxyFlags {
 		nodePortRange: portRange(defaultNodePorts),
 		admin:         defaultAdmin,
 		endpointHold:  time.Second,
+		lbClass:       addresses.Class,
 
 		endpointMetrics: defaultEndpointMetrics, maxEjectionPercent: defaultMaxEjectionPercent,
 		logLevel: oneOf{value: "info", words: []string{"debug", "info", "warn", "error"}},
@@ -120,6 +124,9 @@ func (f *svcproxyFlags) register(s *pflag.FlagSet) {
 	s.Var(&f.nodePortAddresses, "nodeport-addresses", "this node's addresses that answer NodePorts (default: all but loopback)")
 	s.Var(&f.nodePortRange, "nodeport-range", "the NodePorts of the cluster, which this node then keeps free")
 	s.Var(&f.lbPool, "lb-pool", "addresses for LoadBalancer Services, besides those of IPAddressPools; repeat it for more")
+	s.StringSliceVar(&f.lbPoolNamespace, "lb-pool-namespace", nil, "`namespace` whose IPAddressPools and L2Advertisements count; repeat it for more (default: that of svcproxy, and metallb-system)")
+	s.StringVar(&f.lbClass, "lb-class", f.lbClass, "the loadBalancerClass of Services that get their address here, besides those without a `class`")
+	s.BoolVar(&f.lbClassOnly, "lb-class-only", false, "leave LoadBalancer Services without a class to others, such as a cloud's controller")
 	s.StringSliceVar(&f.announceInterface, "announce-interface", nil, "`interface`s to announce LoadBalancer addresses on, as a pattern like eth*; repeat it for more (default: all that lead to a LAN)")
 	s.IntVar(&f.endpointMetrics, "endpoint-metrics", f.endpointMetrics, "how many endpoints have metrics of their own at most; 0: none")
 	s.BoolVar(&f.outlierDetection, "outlier-detection", false, "skip endpoints that refuse new connections or do not answer them, before they are said not to be ready")
@@ -133,8 +140,8 @@ func (f *svcproxyFlags) validate() error {
 	switch {
 	case f.changed("manifests") && f.changed("kubeconfig"):
 		return usagef("--manifests and --kubeconfig: give one of them")
-	case f.changed("manifests") && len(f.lbPool)+len(f.announceInterface) > 0:
-		return usagef("--lb-pool and --announce-interface: need a cluster; with --manifests, Services have the addresses that their status says, and nobody announces them")
+	case f.changed("manifests") && slices.ContainsFunc(balancerFlags, f.changed):
+		return usagef("--lb-pool, --lb-pool-namespace, --lb-class, --lb-class-only and --announce-interface: need a cluster; with --manifests, Services have the addresses that their status says, and nobody announces them")
 	}
 	if err := f.validateBalancer(); err != nil {
 		return err
@@ -164,10 +171,21 @@ func (f *svcproxyFlags) validate() error {
 	return files.validateFiles()
 }
 
+// balancerFlags mean nothing without a cluster.
+var balancerFlags = []string{"lb-pool", "lb-pool-namespace", "lb-class", "lb-class-only", "announce-interface"}
+
 // validateBalancer checks pools as they are used, and patterns.
 func (f *svcproxyFlags) validateBalancer() error {
 	if _, problems := addresses.NewPools(nil, f.pools()); len(problems) > 0 {
 		return wrongValue("lb-pool", f.lbPool.String(), errors.New(problems[0].Text))
+	}
+	if wrong := validation.IsQualifiedName(f.lbClass); len(wrong) > 0 {
+		return wrongValue("lb-class", f.lbClass, errors.New("want a name like example.com/internal"))
+	}
+	for _, namespace := range f.lbPoolNamespace {
+		if len(validation.IsDNS1123Label(namespace)) > 0 {
+			return wrongValue("lb-pool-namespace", namespace, errors.New("want the name of a namespace"))
+		}
 	}
 	for _, pattern := range f.announceInterface {
 		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
@@ -214,7 +232,7 @@ func (f *svcproxyFlags) source(log *zap.Logger) (serviceSource, error) {
 	}
 	return serviceSource{manifests.NewCluster(cluster), &balancer.Config{
 		Client: cluster.Client, Dynamic: resources, Node: f.nodeName, Namespace: ownNamespace(),
-		Pools: f.pools(), Interfaces: f.announceInterface, Log: log.Named("balancer"),
+		Pools: f.pools(), PoolNamespaces: f.lbPoolNamespace, Class: f.lbClass, OnlyClass: f.lbClassOnly, Interfaces: f.announceInterface, Log: log.Named("balancer"),
 	}}, nil
 }
 

@@ -61,7 +61,7 @@ func TestNoInterfaceSaysWhatThereIs(t *testing.T) {
 	b.desired.Claims = map[netip.Addr]announce.Claim{addr: {Interfaces: []string{"nope"}}}
 	for want, have := range map[string][]string{
 		"Nobody answers for 192.0.2.1: node n1, whose it is, has no interface that is among eth*, nope; it has eth0, eth1; correct interfaces of the L2Advertisement, or --announce-interface.": {"eth0", "eth1"},
-		"Nobody answers for 192.0.2.1: node n1, whose it is, has no interface that is among eth*, nope; it has none that leads to a LAN.":                                                      nil,
+		"Nobody answers for 192.0.2.1: node n1, whose it is, has no interface that is among eth*, nope; it has none that leads to a LAN.":                                                       nil,
 	} {
 		kind, reason, note := b.describe(announce.Event{Kind: announce.NoInterface, Address: addr, Interfaces: have})
 		if kind != corev1.EventTypeWarning || reason != "NoInterface" || note != want {
