@@ -117,7 +117,7 @@ spec: {addresses: [192.0.2.7/32], autoAssign: false}
 	apply(t, ns, balanced("second", "metallb.io/address-pool: one", ""))
 	event(t, "Service", ns, "second", "NoAddress", "one")
 	condition(t, ns, "first", "True", "Assigned", "192.0.2.7 of pool one")
-	condition(t, ns, "second", "False", "NoAddress", "no free IPv4 address in one (192.0.2.7-192.0.2.7); add addresses to a pool")
+	condition(t, ns, "second", "False", "NoAddress", "no free IPv4 address in one (192.0.2.7); add addresses to a pool")
 	apply(t, ns, balanced("third", "portico.dev/loadBalancerIPs: 192.0.2.7", ""))
 	event(t, "Service", ns, "third", "NoAddress", "192.0.2.7")
 	apply(t, ns, balanced("fourth", "portico.dev/loadBalancerIPs: 192.0.2.x", ""))

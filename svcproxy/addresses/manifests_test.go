@@ -64,8 +64,12 @@ func TestShippedCRDs(t *testing.T) {
 			{"serviceAllocation", "serviceSelectors", "matchExpressions", "values"},
 		},
 		"L2Advertisement": {
-			{"ipAddressPools"}, {"interfaces"}, {"ipAddressPoolSelectors", "matchLabels"}, {"nodeSelectors", "matchExpressions", "key"},
-			{"serviceSelectors", "matchLabels"}, {"serviceSelectors", "matchExpressions", "operator"},
+			{"ipAddressPools"},
+			{"interfaces"},
+			{"ipAddressPoolSelectors", "matchLabels"},
+			{"nodeSelectors", "matchExpressions", "key"},
+			{"serviceSelectors", "matchLabels"},
+			{"serviceSelectors", "matchExpressions", "operator"},
 		},
 	}
 	// MetalLB's own, which has no other: its controller reads what the API server fills in.

@@ -399,12 +399,14 @@ func TestPoolsOfOneName(t *testing.T) {
 	}{
 		{
 			"two namespaces", "p",
-			settings{pools: []addresses.IPAddressPool{cr("b", "p", "192.0.2.0/28", 2), cr("a", "p", "198.51.100.0/28", 1)}}, nil,
+			settings{pools: []addresses.IPAddressPool{cr("b", "p", "192.0.2.0/28", 2), cr("a", "p", "198.51.100.0/28", 1)}},
+			nil,
 			"IPAddressPool b/p: metadata.name: p is the name of an older pool, in namespace a or its ConfigMap", true, true,
 		},
 		{
 			"the older one wrong", "p",
-			settings{pools: []addresses.IPAddressPool{cr("a", "p", "198.51.100.0/280", 1), cr("b", "p", "192.0.2.0/28", 2)}}, nil,
+			settings{pools: []addresses.IPAddressPool{cr("a", "p", "198.51.100.0/280", 1), cr("b", "p", "192.0.2.0/28", 2)}},
+			nil,
 			"IPAddressPool b/p: metadata.name: p is the name of an older pool", true, true,
 		},
 		{
@@ -412,11 +414,13 @@ func TestPoolsOfOneName(t *testing.T) {
 			settings{
 				pools:      []addresses.IPAddressPool{cr("b", "p", "192.0.2.0/28", 2)},
 				configMaps: []*corev1.ConfigMap{{ObjectMeta: metav1.ObjectMeta{Namespace: "a"}, Data: map[string]string{"pools": "p: {addresses: [198.51.100.0/28]}"}}},
-			}, nil,
+			},
+			nil,
 			"IPAddressPool b/p: metadata.name: p is the name of an older pool, in namespace a or its ConfigMap", true, false,
 		},
 		{
-			"the flag's", "lb-pool", settings{pools: []addresses.IPAddressPool{cr("b", "lb-pool", "192.0.2.0/28", 2)}},
+			"the flag's", "lb-pool",
+			settings{pools: []addresses.IPAddressPool{cr("b", "lb-pool", "192.0.2.0/28", 2)}},
 			[]string{"198.51.100.0/28"},
 			"lb-pool is the name of the pool of --lb-pool", true, false,
 		},
