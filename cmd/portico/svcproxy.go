@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
@@ -85,7 +86,9 @@ type svcproxyFlags struct {
 	mode                                       oneOf
 	clusterCIDR, nodePortAddresses, lbPool     prefixes
 	nodePortRange                              portRange
-	announceInterface                          []string
+	announceInterface, lbPoolNamespace         []string
+	lbClass                                    string
+	lbClassOnly                                bool
 	endpointMetrics, maxEjectionPercent        int
 	outlierDetection, externalIPs              bool
 	admin, healthzBindAddress                  address
@@ -109,6 +112,7 @@ func newSvcproxyFlags() *svcproxyFlags {
 		healthzBindAddress: defaultHealthz,
 		endpointHold:       time.Second,
 		externalIPs:        true,
+		lbClass:            addresses.Class,
 
 		endpointMetrics: defaultEndpointMetrics, maxEjectionPercent: defaultMaxEjectionPercent,
 		logLevel: oneOf{value: "info", words: []string{"debug", "info", "warn", "error"}},
@@ -128,6 +132,9 @@ func (f *svcproxyFlags) register(s *pflag.FlagSet) {
 	s.BoolVar(&f.externalIPs, "external-ips", f.externalIPs, "serve spec.externalIPs, which let anybody who may write a Service take the traffic to any address")
 	s.Var(&f.nodePortRange, "nodeport-range", "the NodePorts of the cluster, which this node then keeps free")
 	s.Var(&f.lbPool, "lb-pool", "addresses for LoadBalancer Services, besides those of IPAddressPools; repeat it for more")
+	s.StringSliceVar(&f.lbPoolNamespace, "lb-pool-namespace", nil, "`namespace` whose IPAddressPools and L2Advertisements count; repeat it for more (default: that of svcproxy, and metallb-system)")
+	s.StringVar(&f.lbClass, "lb-class", f.lbClass, "the loadBalancerClass of Services that get their address here, besides those without a `class`")
+	s.BoolVar(&f.lbClassOnly, "lb-class-only", false, "leave LoadBalancer Services without a class to others, such as a cloud's controller")
 	s.StringSliceVar(&f.announceInterface, "announce-interface", nil, "`interface`s to announce LoadBalancer addresses on, as a pattern like eth*; repeat it for more (default: all that lead to a LAN)")
 	s.IntVar(&f.endpointMetrics, "endpoint-metrics", f.endpointMetrics, "how many endpoints have metrics of their own at most; 0: none")
 	s.BoolVar(&f.outlierDetection, "outlier-detection", false, "skip endpoints that refuse new connections or do not answer them, before they are said not to be ready")
@@ -142,8 +149,8 @@ func (f *svcproxyFlags) validate() error {
 	switch {
 	case f.changed("manifests") && f.changed("kubeconfig"):
 		return usagef("--manifests and --kubeconfig: give one of them")
-	case f.changed("manifests") && len(f.lbPool)+len(f.announceInterface) > 0:
-		return usagef("--lb-pool and --announce-interface: need a cluster; with --manifests, Services have the addresses that their status says, and nobody announces them")
+	case f.changed("manifests") && slices.ContainsFunc(balancerFlags, f.changed):
+		return usagef("--lb-pool, --lb-pool-namespace, --lb-class, --lb-class-only and --announce-interface: need a cluster; with --manifests, Services have the addresses that their status says, and nobody announces them")
 	}
 	if err := f.validateBalancer(); err != nil {
 		return err
@@ -173,10 +180,21 @@ func (f *svcproxyFlags) validate() error {
 	return files.validateFiles()
 }
 
+// balancerFlags mean nothing without a cluster.
+var balancerFlags = []string{"lb-pool", "lb-pool-namespace", "lb-class", "lb-class-only", "announce-interface"}
+
 // validateBalancer checks pools as they are used, and patterns.
 func (f *svcproxyFlags) validateBalancer() error {
 	if _, problems := addresses.NewPools(nil, f.pools()); len(problems) > 0 {
 		return wrongValue("lb-pool", f.lbPool.String(), errors.New(problems[0].Text))
+	}
+	if wrong := validation.IsQualifiedName(f.lbClass); len(wrong) > 0 {
+		return wrongValue("lb-class", f.lbClass, errors.New("want a name like example.com/internal"))
+	}
+	for _, namespace := range f.lbPoolNamespace {
+		if len(validation.IsDNS1123Label(namespace)) > 0 {
+			return wrongValue("lb-pool-namespace", namespace, errors.New("want the name of a namespace"))
+		}
 	}
 	for _, pattern := range f.announceInterface {
 		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
@@ -223,7 +241,7 @@ func (f *svcproxyFlags) source(log *zap.Logger) (serviceSource, error) {
 	}
 	return serviceSource{manifests.NewCluster(cluster), &balancer.Config{
 		Client: cluster.Client, Dynamic: resources, Node: f.nodeName, Namespace: ownNamespace(),
-		Pools: f.pools(), Interfaces: f.announceInterface, Log: log.Named("balancer"),
+		Pools: f.pools(), PoolNamespaces: f.lbPoolNamespace, Class: f.lbClass, OnlyClass: f.lbClassOnly, Interfaces: f.announceInterface, Log: log.Named("balancer"),
 	}}, nil
 }
 

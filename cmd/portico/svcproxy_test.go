@@ -13,7 +13,7 @@ import (
 func TestSvcproxyFlagDefaults(t *testing.T) {
 	want := map[string]string{
 		"manifests": "", "kubeconfig": "", "node-name": "", "apiserver": "", "mode": "auto", "cluster-cidr": "",
-		"nodeport-addresses": "", "nodeport-range": "30000-32767", "lb-pool": "", "announce-interface": "[]",
+		"nodeport-addresses": "", "nodeport-range": "30000-32767", "lb-pool": "", "lb-pool-namespace": "[]", "lb-class": "portico.dev/l2", "lb-class-only": "false", "announce-interface": "[]",
 		"admin": "127.0.0.1:10276", "healthz-bind-address": "0.0.0.0:10256", "endpoint-hold": "1s", "log-level": "info",
 		"endpoint-metrics": "1000", "outlier-detection": "false", "outlier-max-ejection-percent": "50",
 		"external-ips": "true",
@@ -46,6 +46,10 @@ func TestSvcproxyRefusesBadFlags(t *testing.T) {
 		{"--healthz-bind-address=10256", "want host:port"},
 		{"--mode=ipvs", "want one of auto, nftables, relay"},
 		{"--lb-pool=10.0.0.1", "want address ranges like"},
+		{"--lb-class=a/b/c", "want a name like example.com/internal"},
+		{"--lb-class=", "want a name like example.com/internal"},
+		{"--lb-pool-namespace=*", "want the name of a namespace"},
+		{"--manifests=. --lb-class-only", "need a cluster"},
 		{"--manifests=. --lb-pool=10.0.0.0/8", "need a cluster"},
 		{"--manifests=. --announce-interface=eth0", "need a cluster"},
 		{"--announce-interface=eth[", "want the name of an interface"},

@@ -116,10 +116,29 @@ spec: {addresses: [192.0.2.7/32], autoAssign: false}
 	vip(t, ns, "first")
 	apply(t, ns, balanced("second", "metallb.io/address-pool: one", ""))
 	event(t, "Service", ns, "second", "NoAddress", "one")
+	condition(t, ns, "first", "True", "Assigned", "192.0.2.7 of pool one")
+	condition(t, ns, "second", "False", "NoAddress", "no free IPv4 address in one (192.0.2.7); add addresses to a pool")
 	apply(t, ns, balanced("third", "portico.dev/loadBalancerIPs: 192.0.2.7", ""))
 	event(t, "Service", ns, "third", "NoAddress", "192.0.2.7")
 	apply(t, ns, balanced("fourth", "portico.dev/loadBalancerIPs: 192.0.2.x", ""))
 	event(t, "Service", ns, "fourth", "NoAddress", "192.0.2.x")
+
+	// The first is deleted, and somebody else's finalizer keeps it: its address is the second's all the same, and its own no more.
+	patch(t, ns, "first", `{"metadata":{"finalizers":["service.kubernetes.io/load-balancer-cleanup","example.com/hold"]}}`)
+	if err := client.CoreV1().Services(ns).Delete(t.Context(), "first", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		body := []byte(`{"metadata":{"finalizers":null}}`)
+		_, err := client.CoreV1().Services(ns).Patch(context.Background(), "first", types.MergePatchType, body, metav1.PatchOptions{})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	condition(t, ns, "second", "True", "Assigned", "192.0.2.7 of pool one")
+	if s := service(t, ns, "first"); len(s.Status.LoadBalancer.Ingress) > 0 || fmt.Sprint(s.Finalizers) != "[example.com/hold]" || len(s.Status.Conditions) != 1 {
+		t.Errorf("the first has %v, %v", s.Finalizers, s.Status)
+	}
 
 	// Two Services with one external IP and port.
 	const external = "  externalIPs: [192.0.2.50]"
@@ -127,6 +146,72 @@ spec: {addresses: [192.0.2.7/32], autoAssign: false}
 		apply(t, ns, strings.Replace(balanced(name, "", external), "LoadBalancer", "ClusterIP", 1))
 	}
 	event(t, "Service", ns, "sixth", "NotServed", "192.0.2.50")
+}
+
+// condition waits until a Service says so of its address, beside a condition of somebody else's, which stays.
+func condition(t *testing.T, namespace, name, status, reason, message string) {
+	t.Helper()
+	body := []byte(`{"status":{"conditions":[{"type":"example.com/Ready","status":"True","reason":"Theirs","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`)
+	if _, err := client.CoreV1().Services(namespace).Patch(t.Context(), name, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
+	suite.Wait(t, 20*time.Second, "the condition of "+name, func(context.Context) string {
+		all := service(t, namespace, name).Status.Conditions
+		for _, c := range all {
+			if c.Type == "portico.dev/AddressAssigned" && len(all) == 2 && string(c.Status) == status && c.Reason == reason && strings.Contains(c.Message, message) {
+				return ""
+			}
+		}
+		return fmt.Sprint(all)
+	})
+}
+
+// The namespace of a pool counts, and a pool that is edited to something that cannot be read takes nothing off the air.
+func TestPoolsThatDoNotCount(t *testing.T) {
+	ns := newNamespace(t)
+	startPods(t, ns)
+	apply(t, ns, `
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: tenants}
+spec: {addresses: [192.0.2.9/32]}
+`)
+	event(t, "IPAddressPool", ns, "tenants", "BadPool", "start svcproxy with --lb-pool-namespace")
+	l2 := func(operator string) string {
+		return `
+apiVersion: metallb.io/v1beta1
+kind: L2Advertisement
+metadata: {name: typo}
+spec: {ipAddressPools: [typo], nodeSelectors: [{matchExpressions: [{key: kubernetes.io/hostname, operator: ` + operator + `}]}]}
+`
+	}
+	pool := func(addresses string) string {
+		return "\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: typo}\nspec: {addresses: [" + addresses + "], autoAssign: false}\n---\n"
+	}
+	const free = "172.30.1.7"
+	apply(t, own, pool(free+"/32")+l2("Exists"))
+	t.Cleanup(func() {
+		if _, err := up.Kubectl(context.Background(), "delete", "ipaddresspool,l2advertisement", "-n", own, "typo"); err != nil {
+			t.Error(err)
+		}
+	})
+	apply(t, ns, balanced("web", "metallb.io/address-pool: typo", ""))
+	vip(t, ns, "web")
+	holder := func(ctx context.Context) string {
+		by, err := owners(ctx)
+		if err != nil || by[free] == "" {
+			return "nobody has " + free + text(err)
+		}
+		return ""
+	}
+	suite.Wait(t, 20*time.Second, "a node has the address", holder)
+	apply(t, own, pool(free+"/320")+l2("Perhaps"))
+	event(t, "IPAddressPool", own, "typo", "BadPool", "/320")
+	event(t, "L2Advertisement", own, "typo", "BadL2Advertisement", "it counts as it was before")
+	condition(t, ns, "web", "True", "KeepsAddress", "the Service keeps "+free)
+	if missing := holder(t.Context()); missing != "" {
+		t.Error(missing)
+	}
 }
 
 // A program on the node has the port that a Service's health checks are to be answered on.

@@ -5,12 +5,14 @@ package services
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -49,18 +51,30 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// pool is all addresses of the segment that are free.
-const pool = `
-apiVersion: metallb.io/v1beta1
-kind: IPAddressPool
-metadata: {name: segment, namespace: portico-svcproxy}
-spec: {addresses: ["` + cluster.LoadBalancerCIDR4 + `", "` + cluster.LoadBalancerCIDR6 + `"]}
----
-apiVersion: metallb.io/v1beta1
-kind: L2Advertisement
-metadata: {name: segment, namespace: portico-svcproxy}
-spec: {}
-`
+// readmeCommands are those that README has for a bare cluster, with what only this cluster knows: where its API server is, and which addresses
+// of the segment are free.
+func readmeCommands() (string, error) {
+	text, err := os.ReadFile(repository + "/README.md")
+	if err != nil {
+		return "", err
+	}
+	_, after, ok := strings.Cut(string(text), "takes three commands")
+	_, after, found := strings.Cut(after, "```sh\n")
+	commands, _, closed := strings.Cut(after, "```")
+	if !ok || !found || !closed {
+		return "", errors.New("README.md has no three commands for a bare cluster")
+	}
+	for was, is := range map[string]string{
+		"manifests/install/edge": installFolder,
+		"[192.0.2.192/26]":       fmt.Sprintf("[%q, %q]", cluster.LoadBalancerCIDR4, cluster.LoadBalancerCIDR6),
+	} {
+		if strings.Count(commands, was) != 1 {
+			return "", fmt.Errorf("README.md: %s is not in the three commands once:\n%s", was, commands)
+		}
+		commands = strings.Replace(commands, was, is, 1)
+	}
+	return commands, nil
+}
 
 // install is what README says for a bare cluster.
 func install(ctx context.Context) error {
@@ -82,16 +96,15 @@ func install(ctx context.Context) error {
 			}
 		}
 	}
-	if _, err := up.Kubectl(ctx, "apply", "-k", installFolder); err != nil {
+	commands, err := readmeCommands()
+	if err != nil {
 		return err
 	}
-	if _, err := up.Kubectl(ctx, "wait", "--for=condition=Established", "crd/ipaddresspools.metallb.io", "crd/l2advertisements.metallb.io", "--timeout=30s"); err != nil {
-		return err
+	path := "PATH=" + filepath.Dir(up.Program("kubectl")) + ":" + os.Getenv("PATH")
+	if out, err := up.ExecClient(ctx, "env", path, "sh", "-eu", "-c", commands); err != nil {
+		return fmt.Errorf("the commands of README.md: %w\n%s", err, out)
 	}
-	if _, err := up.KubectlInput(ctx, pool, "apply", "-f", "-"); err != nil {
-		return err
-	}
-	_, err := up.Kubectl(ctx, "rollout", "status", "daemonset/portico-svcproxy", "-n", own, "--timeout=90s")
+	_, err = up.Kubectl(ctx, "rollout", "status", "daemonset/portico-svcproxy", "-n", own, "--timeout=90s")
 	return err
 }
 

@@ -1,6 +1,7 @@
 package addresses
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -78,6 +79,9 @@ func (r L2Advertisement) Validate() (field string, err error) {
 	}
 	if _, err := readSelectors(r.Spec.NodeSelectors); err != nil {
 		return "spec.nodeSelectors", err
+	}
+	if len(r.Spec.ServiceSelectors) > 0 {
+		return "spec.serviceSelectors", errors.New("is not supported; restrict the pools to the Services instead (serviceAllocation), and name these pools here")
 	}
 	for i, pattern := range r.Spec.Interfaces {
 		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {

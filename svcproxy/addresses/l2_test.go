@@ -45,6 +45,7 @@ func TestAdvertisements(t *testing.T) {
 		{"one of all interfaces", `[{spec: {interfaces: [eth0]}}, {}]`, Advertised{By: true}, 0},
 		{"one of them wrong", `[{spec: {nodeSelectors: [{matchExpressions: [{key: a, operator: Perhaps}]}]}}, {spec: {interfaces: [eth0]}}]`, Advertised{By: true, Interfaces: []string{"eth0"}}, 1},
 		{"interfaces wrong", `[{spec: {interfaces: ["eth[0"]}}, {spec: {interfaces: [""]}}, {spec: {interfaces: ["eth*"]}}]`, Advertised{By: true, Interfaces: []string{"eth*"}}, 2},
+		{"for some Services", `[{spec: {serviceSelectors: [{matchLabels: {app: web}}]}}]`, Advertised{Nodes: []string{}}, 1},
 		{"pools wrong", `[{spec: {ipAddressPoolSelectors: [{matchExpressions: [{key: a, operator: Perhaps}]}]}}]`, Advertised{Nodes: []string{}}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -3,8 +3,10 @@ package addresses
 import (
 	"bytes"
 	"os"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 )
 
@@ -12,6 +14,7 @@ import (
 type schema struct {
 	Properties map[string]schema
 	Items      *schema
+	Default    any
 }
 
 func (s schema) at(path ...string) (schema, bool) {
@@ -28,7 +31,21 @@ func (s schema) at(path ...string) (schema, bool) {
 	return s, true
 }
 
-// Every field that is read is in the CRD that is shipped: the API server drops what is not.
+// defaults are those below s, by path.
+func (s schema) defaults(path string, into map[string]any) map[string]any {
+	if s.Default != nil {
+		into[path] = s.Default
+	}
+	if s.Items != nil {
+		s.Items.defaults(path+"[]", into)
+	}
+	for name, p := range s.Properties {
+		p.defaults(strings.TrimPrefix(path+"."+name, "."), into)
+	}
+	return into
+}
+
+// Every field of MetalLB's, and so every field that is read, is in the CRD that is shipped: the API server drops what is not.
 func TestShippedCRDs(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/install/loadbalancer/crds.yaml")
 	if err != nil {
@@ -47,9 +64,16 @@ func TestShippedCRDs(t *testing.T) {
 			{"serviceAllocation", "serviceSelectors", "matchExpressions", "values"},
 		},
 		"L2Advertisement": {
-			{"ipAddressPools"}, {"interfaces"}, {"ipAddressPoolSelectors", "matchLabels"}, {"nodeSelectors", "matchExpressions", "key"},
+			{"ipAddressPools"},
+			{"interfaces"},
+			{"ipAddressPoolSelectors", "matchLabels"},
+			{"nodeSelectors", "matchExpressions", "key"},
+			{"serviceSelectors", "matchLabels"},
+			{"serviceSelectors", "matchExpressions", "operator"},
 		},
 	}
+	// MetalLB's own, which has no other: its controller reads what the API server fills in.
+	defaults := map[string]map[string]any{"IPAddressPool": {"autoAssign": true, "avoidBuggyIPs": false}, "L2Advertisement": {}}
 	for doc := range bytes.SplitSeq(text, []byte("\n---\n")) {
 		var crd struct {
 			Spec struct {
@@ -73,6 +97,10 @@ func TestShippedCRDs(t *testing.T) {
 			if _, ok := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.at(append([]string{"spec"}, path...)...); !ok {
 				t.Errorf("%s has no field spec.%v", kind, path)
 			}
+		}
+		spec, _ := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.at("spec")
+		if diff := cmp.Diff(defaults[kind], spec.defaults("", map[string]any{})); diff != "" {
+			t.Errorf("%s: defaults %s", kind, diff)
 		}
 		delete(fields, kind)
 	}

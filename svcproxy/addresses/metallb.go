@@ -50,4 +50,6 @@ type L2AdvertisementSpec struct {
 	IPAddressPoolSelectors []metav1.LabelSelector `json:"ipAddressPoolSelectors,omitempty"`
 	NodeSelectors          []metav1.LabelSelector `json:"nodeSelectors,omitempty"`
 	Interfaces             []string               `json:"interfaces,omitempty"`
+	// ServiceSelectors restrict it to some Services. That is not supported, and refused: without it, it would hold for all.
+	ServiceSelectors []metav1.LabelSelector `json:"serviceSelectors,omitempty"`
 }

@@ -40,19 +40,25 @@ type Pool struct {
 }
 
 // NewPools makes pools of IPAddressPools and of the ranges that flags give. A pool that cannot
-// be read whole is left out whole, and so is one that overlaps with an older one.
+// be read whole is left out whole, and so is one that overlaps with an older one, or is called as one.
 func NewPools(resources []IPAddressPool, flags []string) ([]*Pool, []manifests.Problem) {
 	var pools []*Pool
 	var problems []manifests.Problem
 	resources = slices.Clone(resources)
 	slices.SortFunc(resources, func(a, b IPAddressPool) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Namespace, b.Namespace))
 	})
 	if len(flags) > 0 {
 		resources = append([]IPAddressPool{{ObjectMeta: metav1.ObjectMeta{Name: FlagPool}, Spec: IPAddressPoolSpec{Addresses: flags}}}, resources...)
 	}
+	named := map[string]IPAddressPool{}
 	for _, r := range resources {
 		p, field, err := newPool(r)
+		if other, taken := named[r.Name]; taken {
+			field, err = "metadata.name", sameName(other)
+		} else {
+			named[r.Name] = r
+		}
 		if err == nil {
 			field, err = "spec.addresses", overlapping(p, pools)
 		}
@@ -67,6 +73,14 @@ func NewPools(resources []IPAddressPool, flags []string) ([]*Pool, []manifests.P
 	}
 	slices.SortFunc(pools, func(a, b *Pool) int { return cmp.Compare(a.Name, b.Name) })
 	return pools, problems
+}
+
+// sameName: Services and L2Advertisements name a pool by its name alone. The older one has it, also while it is wrong otherwise.
+func sameName(other IPAddressPool) error {
+	if other.Namespace == "" {
+		return fmt.Errorf("%s is the name of the pool of --lb-pool; give this one another", other.Name)
+	}
+	return fmt.Errorf("%s is the name of an older pool, in namespace %s or its ConfigMap; give one of them another", other.Name, other.Namespace)
 }
 
 func newPool(r IPAddressPool) (*Pool, string, error) {

@@ -35,7 +35,7 @@ func (b *Balancer) lead(ctx context.Context) {
 	if !cache.WaitForCacheSync(ctx.Done(), namespaces.HasSynced) {
 		return
 	}
-	controller, err := addresses.NewController(addresses.Config{Client: b.cfg.Client, Identity: b.cfg.Node, Log: b.log})
+	controller, err := addresses.NewController(addresses.Config{Client: b.cfg.Client, Identity: b.cfg.Node, Class: b.cfg.Class, OnlyClass: b.cfg.OnlyClass, Log: b.log})
 	if err != nil {
 		b.log.Error("nobody gives out addresses", zap.Error(err))
 		return

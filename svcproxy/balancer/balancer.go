@@ -53,9 +53,7 @@ func New(cfg Config) (*Balancer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Log == nil {
-		cfg.Log = zap.NewNop()
-	}
+	cfg.setDefaults()
 	b := &Balancer{
 		cfg: cfg, log: cfg.Log, changed: make(chan struct{}, 1), allocate: make(chan struct{}, 1),
 		dirty: map[string]manifests.Ref{}, claims: map[string]serviceClaim{},
@@ -155,7 +153,7 @@ func (b *Balancer) reclaim(objects *manifests.Objects, dirty map[string]manifest
 		before, had := b.claims[key]
 		var now serviceClaim
 		has := false
-		if svc := objects.Service(r.Namespace, r.Name); svc != nil {
+		if svc := objects.Service(r.Namespace, r.Name); svc != nil && b.cfg.serves(svc) {
 			now, has = claimOf(svc, objects.EndpointSlices(r.Namespace, r.Name))
 		}
 		switch {

@@ -23,12 +23,11 @@ type serviceClaim struct {
 	serving, serving6 []string
 }
 
-// claimOf reads what a Service wants announced: nothing, unless it has addresses that this
+// claimOf reads what a Service that is Portico's (Config.serves) wants announced: nothing, unless it has addresses that this
 // program gave it. The status is what counts; users cannot write it.
 func claimOf(svc *corev1.Service, slicesOf iter.Seq[*discoveryv1.EndpointSlice]) (serviceClaim, bool) {
 	pool, given := svc.Annotations[addresses.AnnotationFrom]
-	class := svc.Spec.LoadBalancerClass
-	if !given || svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.DeletionTimestamp != nil || class != nil && *class != addresses.Class {
+	if !given || svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.DeletionTimestamp != nil {
 		return serviceClaim{}, false
 	}
 	c := serviceClaim{

@@ -7,10 +7,12 @@ import (
 	"errors"
 
 	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/portico-ingress/portico/manifests"
+	"github.com/portico-ingress/portico/svcproxy/addresses"
 	"github.com/portico-ingress/portico/svcproxy/announce"
 )
 
@@ -40,6 +42,11 @@ type Config struct {
 	Namespace string
 	// Pools are ranges of addresses that any Service may have.
 	Pools []string
+	// PoolNamespaces are those whose IPAddressPools and L2Advertisements count; Namespace and MetalLB's own if there are none.
+	PoolNamespaces []string
+	// Class is the loadBalancerClass that is served; addresses.Class if empty. OnlyClass leaves alone Services without a class.
+	Class     string
+	OnlyClass bool
 	// Interfaces are patterns of those to announce on; none are all that lead to a LAN.
 	Interfaces []string
 	// Problems are those of Services that the data plane does not serve as they ask, for
@@ -48,6 +55,27 @@ type Config struct {
 	// Handover keeps connections alive when an address moves. It may be nil.
 	Handover announce.Handover
 	Log      *zap.Logger
+}
+
+// metallbNamespace is where MetalLB's manifests and its documentation have everything.
+const metallbNamespace = "metallb-system"
+
+func (c *Config) setDefaults() {
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	if c.Class == "" {
+		c.Class = addresses.Class
+	}
+	if len(c.PoolNamespaces) == 0 {
+		c.PoolNamespaces = []string{c.Namespace, metallbNamespace}
+	}
+}
+
+// serves says whether Portico gives a Service its addresses.
+func (c *Config) serves(svc *corev1.Service) bool {
+	a := addresses.Allocator{Class: c.Class, Default: !c.OnlyClass}
+	return a.Serves(svc)
 }
 
 // Validate says what is missing.

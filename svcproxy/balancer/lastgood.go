@@ -23,7 +23,6 @@ func (g *lastGood) heed(s *settings, now []resource[addresses.L2Advertisement]) 
 	g.l2 = make(map[manifests.Ref]addresses.L2Advertisement, len(now))
 	for _, r := range now {
 		ref := manifests.Ref{Kind: addresses.KindL2Advertisement, Namespace: r.meta.Namespace, Name: r.meta.Name}
-		s.uid(ref, r.meta.UID)
 		field, err := "", r.err
 		if err == nil {
 			field, err = r.value.Validate()

@@ -1,10 +1,12 @@
 package balancer
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,14 +32,28 @@ type settings struct {
 	uids     map[manifests.Ref]types.UID
 }
 
+// within leaves out the resources of namespaces that do not count, and says so on each.
+func within[T any](s *settings, kind string, namespaces []string, all []resource[T]) []resource[T] {
+	return slices.DeleteFunc(all, func(r resource[T]) bool {
+		ref := manifests.Ref{Kind: kind, Namespace: r.meta.Namespace, Name: r.meta.Name}
+		s.uid(ref, r.meta.UID)
+		if slices.Contains(namespaces, ref.Namespace) {
+			return false
+		}
+		s.problems = append(s.problems, manifests.Problem{
+			Object: ref, Field: "metadata.namespace", Text: fmt.Sprintf("%s is not a namespace whose %ss count: those are %s; move it there, or start svcproxy with --lb-pool-namespace",
+				ref.Namespace, kind, strings.Join(namespaces, " and ")),
+		})
+		return true
+	})
+}
+
 func (s *settings) setPools(all []resource[addresses.IPAddressPool]) {
 	for _, r := range all {
-		ref := manifests.Ref{Kind: addresses.KindPool, Namespace: r.meta.Namespace, Name: r.meta.Name}
-		s.uid(ref, r.meta.UID)
 		if r.err != nil {
 			s.unreadable = append(s.unreadable, r.meta)
 			s.problems = append(s.problems, manifests.Problem{
-				Object: ref, Text: fmt.Sprintf("cannot be read: %v; no address of this pool is given out until that is corrected", r.err),
+				Object: manifests.Ref{Kind: addresses.KindPool, Namespace: r.meta.Namespace, Name: r.meta.Name}, Text: fmt.Sprintf("cannot be read: %v; no address of this pool is given out until that is corrected", r.err),
 			})
 			continue
 		}
@@ -86,15 +102,29 @@ func (s *settings) pooled(flags []string) pooled {
 		p.problems = append(p.problems, problems...)
 		p.unread = p.unread || len(problems) > 0
 	}
-	for i := range s.pools {
-		p.resources[s.pools[i].Name] = s.pools[i].Labels
-	}
+	pools, problems := addresses.NewPools(all, flags)
+	p.pools, p.problems = pools, append(p.problems, problems...)
+	p.label(s, flags)
+	return p
+}
+
+// label notes what is known of IPAddressPools that are not somebody else's by name.
+func (p *pooled) label(s *settings, flags []string) {
 	for i := range s.unreadable {
 		p.resources[s.unreadable[i].Name] = s.unreadable[i].Labels
 	}
-	pools, problems := addresses.NewPools(all, flags)
-	p.pools, p.problems = pools, append(p.problems, problems...)
-	return p
+	youngestFirst := slices.Clone(s.pools) // of two of one name the older one counts
+	slices.SortFunc(youngestFirst, func(a, b addresses.IPAddressPool) int {
+		return cmp.Or(b.CreationTimestamp.Compare(a.CreationTimestamp.Time), cmp.Compare(b.Namespace, a.Namespace))
+	})
+	for i := range youngestFirst {
+		p.resources[youngestFirst[i].Name] = youngestFirst[i].Labels
+	}
+	for name := range p.others {
+		if name != addresses.FlagPool || len(flags) > 0 {
+			delete(p.resources, name)
+		}
+	}
 }
 
 // advertised says from where the addresses of a pool are announced. What counts is what its IPAddressPool is called and

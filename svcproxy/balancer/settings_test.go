@@ -3,6 +3,7 @@ package balancer
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/svcproxy/addresses"
 	"github.com/portico-ingress/portico/svcproxy/announce"
 )
@@ -80,15 +82,13 @@ func slicesOf(all ...discoveryv1.Endpoint) []*discoveryv1.EndpointSlice {
 }
 
 func TestClaimOf(t *testing.T) {
-	foreign, gone, changed := balanced("p", "192.0.2.1"), balanced("p", "192.0.2.1"), balanced("p", "192.0.2.1")
-	class := "example.com/cloud"
-	foreign.Spec.LoadBalancerClass = &class
+	gone, changed := balanced("p", "192.0.2.1"), balanced("p", "192.0.2.1")
 	gone.DeletionTimestamp = &metav1.Time{}
 	changed.Spec.Type = corev1.ServiceTypeClusterIP
 	strangers := balanced("p", "192.0.2.1")
 	strangers.Annotations = nil
 	for name, s := range map[string]*corev1.Service{
-		"no address": balanced("p"), "of another class": foreign, "being deleted": gone, "not LoadBalancer any more": changed, "of another controller": strangers,
+		"no address": balanced("p"), "being deleted": gone, "not LoadBalancer any more": changed, "of another controller": strangers,
 	} {
 		if c, ok := claimOf(s, slices.Values(slicesOf())); ok {
 			t.Errorf("%s: claims %v", name, c)
@@ -106,6 +106,43 @@ func TestClaimOf(t *testing.T) {
 		got, ok := claimOf(balanced("p", "192.0.2.1"), slices.Values(c.endpoints))
 		if diff := cmp.Diff(c.want, got.serving); !ok || diff != "" {
 			t.Errorf("%s: %v %s", name, ok, diff)
+		}
+	}
+}
+
+// What is announced is what is served: by class, and, unless it is for a class only, without one.
+func TestClasses(t *testing.T) {
+	for _, c := range []struct {
+		class string
+		only  bool
+		want  string
+	}{
+		{"", false, "none portico.dev/l2"},
+		{"", true, "portico.dev/l2"},
+		{"metallb.io/metallb", false, "metallb.io/metallb none"},
+		{"metallb.io/metallb", true, "metallb.io/metallb"},
+	} {
+		b := &Balancer{cfg: Config{Class: c.class, OnlyClass: c.only}, claims: map[string]serviceClaim{}}
+		b.cfg.setDefaults()
+		store := manifests.NewStore()
+		for _, class := range []string{"", "portico.dev/l2", "metallb.io/metallb", "example.com/cloud"} {
+			svc := balanced("p", "192.0.2.1")
+			svc.Name = "none"
+			if class != "" {
+				svc.Spec.LoadBalancerClass, svc.Name = &class, strings.ReplaceAll(class, "/", ".")
+			}
+			store.Put(svc)
+		}
+		store.Open()
+		change, _ := store.Take()
+		dirty := map[string]manifests.Ref{}
+		for _, r := range change.Refs {
+			dirty[r.Name] = r
+		}
+		b.reclaim(change.Objects, dirty)
+		got := strings.Join(slices.Sorted(maps.Keys(b.claims)), " ")
+		if want := strings.ReplaceAll(c.want, "/", "."); got != want {
+			t.Errorf("%+v: announced %q", c, got)
 		}
 	}
 }
@@ -323,5 +360,84 @@ func TestLastGoodForgets(t *testing.T) {
 		if got := memory.heed(&s, c.now); len(got) != c.want || c.says == "" != (len(s.problems) == 0) || !strings.Contains(fmt.Sprint(s.problems), c.says) {
 			t.Errorf("%d: %d count, want %d; %v", i, len(got), c.want, s.problems)
 		}
+	}
+}
+
+// Whoever may make IPAddressPools in a namespace of their own gives out no addresses by that, and no say in who announces which.
+func TestResourcesOfOtherNamespaces(t *testing.T) {
+	cfg := Config{Namespace: "portico-svcproxy"}
+	cfg.setDefaults()
+	in := func(namespace string) resource[addresses.IPAddressPool] {
+		meta := metav1.ObjectMeta{Namespace: namespace, Name: namespace, UID: "42"}
+		return resource[addresses.IPAddressPool]{meta: meta, value: addresses.IPAddressPool{ObjectMeta: meta}}
+	}
+	var s settings
+	kept := within(&s, addresses.KindPool, cfg.PoolNamespaces, []resource[addresses.IPAddressPool]{in("metallb-system"), in("portico-svcproxy"), in("tenant")})
+	ref := manifests.Ref{Kind: addresses.KindPool, Namespace: "tenant", Name: "tenant"}
+	want := "IPAddressPool tenant/tenant: metadata.namespace: tenant is not a namespace whose IPAddressPools count: those are portico-svcproxy and metallb-system; " +
+		"move it there, or start svcproxy with --lb-pool-namespace"
+	if got := fmt.Sprint(s.problems); len(kept) != 2 || got != "["+want+"]" || s.uids[ref] != "42" {
+		t.Errorf("%d kept; %s %v", len(kept), got, s.uids)
+	}
+	if kept := within(&s, addresses.KindPool, []string{"tenant"}, []resource[addresses.IPAddressPool]{in("metallb-system"), in("tenant")}); len(kept) != 1 {
+		t.Errorf("%d kept", len(kept))
+	}
+}
+
+// Of two pools of one name the older one counts, and its labels; one of the ConfigMap or of the flags needs no L2Advertisement then.
+func TestPoolsOfOneName(t *testing.T) {
+	cr := func(namespace, name, addrs string, age int64) addresses.IPAddressPool {
+		p := pool(name, addrs)
+		p.Namespace, p.Labels, p.CreationTimestamp = namespace, map[string]string{"of": namespace}, metav1.Unix(age, 0)
+		return p
+	}
+	for _, c := range []struct {
+		name, of    string
+		s           settings
+		flags       []string
+		problem     string
+		by, labeled bool
+	}{
+		{
+			"two namespaces", "p",
+			settings{pools: []addresses.IPAddressPool{cr("b", "p", "192.0.2.0/28", 2), cr("a", "p", "198.51.100.0/28", 1)}},
+			nil,
+			"IPAddressPool b/p: metadata.name: p is the name of an older pool, in namespace a or its ConfigMap", true, true,
+		},
+		{
+			"the older one wrong", "p",
+			settings{pools: []addresses.IPAddressPool{cr("a", "p", "198.51.100.0/280", 1), cr("b", "p", "192.0.2.0/28", 2)}},
+			nil,
+			"IPAddressPool b/p: metadata.name: p is the name of an older pool", true, true,
+		},
+		{
+			"the ConfigMap's", "p",
+			settings{
+				pools:      []addresses.IPAddressPool{cr("b", "p", "192.0.2.0/28", 2)},
+				configMaps: []*corev1.ConfigMap{{ObjectMeta: metav1.ObjectMeta{Namespace: "a"}, Data: map[string]string{"pools": "p: {addresses: [198.51.100.0/28]}"}}},
+			},
+			nil,
+			"IPAddressPool b/p: metadata.name: p is the name of an older pool, in namespace a or its ConfigMap", true, false,
+		},
+		{
+			"the flag's", "lb-pool",
+			settings{pools: []addresses.IPAddressPool{cr("b", "lb-pool", "192.0.2.0/28", 2)}},
+			[]string{"198.51.100.0/28"},
+			"lb-pool is the name of the pool of --lb-pool", true, false,
+		},
+		{"one called as the flag's, without the flag", "lb-pool", settings{pools: []addresses.IPAddressPool{cr("a", "lb-pool", "192.0.2.0/28", 2)}}, nil, "", true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ofA := addresses.L2AdvertisementSpec{IPAddressPoolSelectors: []metav1.LabelSelector{{MatchLabels: map[string]string{"of": "a"}}}}
+			c.s.l2 = []addresses.L2Advertisement{{Spec: ofA}}
+			p := c.s.pooled(c.flags)
+			if got := fmt.Sprint(p.problems); !strings.Contains(got, c.problem) || c.problem == "" && len(p.problems) > 0 {
+				t.Error(got)
+			}
+			_, labeled := p.resources[c.of]
+			if a := c.s.advertised(&p, c.of); labeled != c.labeled || c.by && !a.By {
+				t.Errorf("%+v, a resource: %v", a, labeled)
+			}
+		})
 	}
 }

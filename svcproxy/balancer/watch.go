@@ -150,8 +150,8 @@ func (w *watcher) resourcesSynced() bool {
 func (w *watcher) settings() *settings {
 	poolsIn, l2In := w.resources()
 	s := &settings{self: w.cfg.Node, nodes: typed[corev1.Node](w.nodes), configMaps: typed[corev1.ConfigMap](w.configMaps)}
-	s.setPools(decoded[addresses.IPAddressPool](poolsIn))
-	s.l2 = w.good.heed(s, decoded[addresses.L2Advertisement](l2In))
+	s.setPools(within(s, addresses.KindPool, w.cfg.PoolNamespaces, decoded[addresses.IPAddressPool](poolsIn)))
+	s.l2 = w.good.heed(s, within(s, addresses.KindL2Advertisement, w.cfg.PoolNamespaces, decoded[addresses.L2Advertisement](l2In)))
 	return s
 }
 
