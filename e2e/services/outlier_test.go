@@ -18,12 +18,6 @@ import (
 // A Pod listens no more, and is ready all the same: soon nobody is sent there, and svcproxy says so wherever somebody may
 // look. When it listens again, it is used again.
 func TestPodListensNoMore(t *testing.T) {
-	// A Pod may not write it. Without, the kernel does not tell that an endpoint has refused.
-	for _, node := range up.Nodes() {
-		if _, err := up.Exec(t.Context(), node, "sysctl", "-w", "net.netfilter.nf_conntrack_acct=1"); err != nil {
-			t.Fatal(err)
-		}
-	}
 	ns := newNamespace(t)
 	const control = "8082"
 	pod := func(name, node string) string {

@@ -7,32 +7,45 @@ import (
 	"os"
 	"strings"
 
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
-// accountingFile switches the counters of connection tracking on, for the flows that begin then. It
-// is of the network namespace of whoever opens it.
+// accountingFile says whether connection tracking counts, for the flows that begin then. It is of the network
+// namespace of whoever opens it.
 const accountingFile = "/proc/sys/net/netfilter/nf_conntrack_acct"
 
-// accountingTable is empty. That the kernel has it says that this program has switched the counters on, and it is gone
-// when they are, too: with the network namespace.
+// accountingTable has one rule, which no packet meets. That the kernel has it says that this program has switched the
+// counters on, and it is gone when they are, too: with the network namespace.
 const (
 	accountingTable   = "portico-accounting"
 	accountingComment = "portico switched nf_conntrack_acct on; its cleanup switches it off"
 )
 
+// countingChain switches the counters on: the kernel does that when it is given a rule that asks for one
+// (net/netfilter/nft_ct.c, nft_ct_get_init). A Pod can do so; its file of the setting cannot be written.
+var countingChain = chain{name: "counting", rules: []rule{{
+	why: accountingComment, exprs: []expr.Any{&expr.Ct{Key: expr.CtKeyPKTS, Register: unix.NFT_REG_1}},
+}}}
+
 // CountFlows has the kernel count packets and bytes of each flow, which Flow.Refused goes by, too. The kernel remembers that
-// it did not before.
+// it did not before. It takes CAP_NET_ADMIN, and no file that can be written.
 func CountFlows() error {
 	now, err := accounting()
-	switch {
-	case err == nil && now == "1":
-		return nil // a Pod may read it, and not write it
-	case err == nil:
-		if err = markAccounting((*batch).addTable); err == nil {
-			if err = os.WriteFile(accountingFile, []byte("1\n"), 0o600); err != nil {
-				err = errors.Join(err, unmarkAccounting())
-			}
+	if err == nil && now == "1" {
+		return nil
+	}
+	if err == nil {
+		err = markAccounting(func(b *batch, comment string) {
+			b.addTable(comment)
+			b.addChain(countingChain)
+			b.flushChain(countingChain.name) // of a process before this one
+			b.addRule(countingChain.name, countingChain.rules[0])
+		})
+	}
+	if err == nil {
+		if now, err = accounting(); err == nil && now != "1" {
+			err = errors.Join(errors.New("the kernel leaves it off"), unmarkAccounting())
 		}
 	}
 	if err != nil {
