@@ -159,6 +159,7 @@ var (
 	pendingDesc     = desc("backend_pending_requests", "Requests that wait for room under max-connections or max-requests.", "backend")
 	outDesc         = desc("backend_endpoints_out", "Endpoints of a backend that are left alone, by state; none if all are up.", "backend", "state")
 	connectionsDesc = desc("connections", "Open connections of clients: at a request, between requests, or upgraded.", "state")
+	bufferedDesc    = desc("buffered_bytes", "Bytes held of request bodies (proxy-request-buffering) and of answers (proxy-buffering), of 64 MiB each.", "of")
 	acceptedDesc    = desc("connections_accepted_total", "Connections that clients opened.")
 	refusedDesc     = desc("connections_refused_total", "Connections closed at once because there were too many.")
 	handshakesDesc  = desc("tls_handshake_errors_total", "TLS handshakes that failed.")
@@ -177,7 +178,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requestsDesc, durationDesc, upstreamDesc, triesDesc, retriesDesc, faultsDesc, requestBytesDesc,
 		responseBytesDesc, inFlightDesc, endpointsDesc, retriedDesc, budgetDesc, ejectionsDesc, sparedDesc,
-		rejectedDesc, pendingDesc, outDesc, connectionsDesc, acceptedDesc, refusedDesc, handshakesDesc, proxyErrorsDesc, streamsDesc,
+		rejectedDesc, pendingDesc, outDesc, connectionsDesc, bufferedDesc, acceptedDesc, refusedDesc, handshakesDesc, proxyErrorsDesc, streamsDesc,
 		generationDesc, expiryDesc, problemsDesc,
 	} {
 		ch <- d
@@ -275,6 +276,8 @@ func collectServer(ch chan<- prometheus.Metric, s engine.ServerStats) {
 	gauge(ch, connectionsDesc, float64(s.Open-s.Idle-s.Tunnels), "active")
 	gauge(ch, connectionsDesc, float64(s.Idle), "idle")
 	gauge(ch, connectionsDesc, float64(s.Tunnels), "tunnel")
+	gauge(ch, bufferedDesc, float64(s.BufferedBodies), "requests")
+	gauge(ch, bufferedDesc, float64(s.BufferedAnswers), "answers")
 	counter(ch, acceptedDesc, s.Accepted)
 	counter(ch, refusedDesc, s.Refused)
 	counter(ch, handshakesDesc, s.HandshakeErrors)

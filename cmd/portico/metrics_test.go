@@ -36,7 +36,7 @@ func testMeasured(t *testing.T) measured {
 		unmatched: new(router.Stats),
 		inFlight:  func() int64 { return 1 },
 		server: func() engine.ServerStats {
-			return engine.ServerStats{Open: 6, Idle: 3, Tunnels: 1, Accepted: 10, Refused: 4, HandshakeErrors: 5, ProxyErrors: 6, Streams: 7}
+			return engine.ServerStats{Open: 6, Idle: 3, Tunnels: 1, Accepted: 10, Refused: 4, HandshakeErrors: 5, ProxyErrors: 6, Streams: 7, BufferedBodies: 8, BufferedAnswers: 9}
 		},
 		generation: func() uint64 { return 7 },
 		certificates: func() []certs.Info {
@@ -54,6 +54,10 @@ func testMeasured(t *testing.T) measured {
 func TestMetrics(t *testing.T) {
 	v := newMetrics(testMeasured(t))
 	want := `
+# HELP portico_buffered_bytes Bytes held of request bodies (proxy-request-buffering) and of answers (proxy-buffering), of 64 MiB each.
+# TYPE portico_buffered_bytes gauge
+portico_buffered_bytes{of="answers"} 9
+portico_buffered_bytes{of="requests"} 8
 # HELP portico_certificate_expiry_timestamp_seconds When a certificate that is served ends.
 # TYPE portico_certificate_expiry_timestamp_seconds gauge
 portico_certificate_expiry_timestamp_seconds{name="default/tls"} 1000
@@ -93,7 +97,7 @@ portico_upstream_retries_total{host="a.example",ingress="default/web",service="d
 portico_upstream_tries_total{host="a.example",ingress="default/web",service="default/web:80"} 2
 `
 	err := testutil.GatherAndCompare(v.registry, strings.NewReader(want),
-		"portico_backend_endpoints_out", "portico_certificate_expiry_timestamp_seconds", "portico_config_generation", "portico_connections", "portico_endpoints",
+		"portico_backend_endpoints_out", "portico_buffered_bytes", "portico_certificate_expiry_timestamp_seconds", "portico_config_generation", "portico_connections", "portico_endpoints",
 		"portico_problems", "portico_requests_in_flight", "portico_requests_total", "portico_upstream_retries_total", "portico_upstream_tries_total")
 	if err != nil {
 		t.Error(err)

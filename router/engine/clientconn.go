@@ -73,6 +73,7 @@ func (u *clientConn) ask(n int) error {
 	defer u.out.release()
 	u.out.wrote += int64(sent)
 	if err != nil || u.in.buf != nil || sent == all {
+		u.out.failed = sent < all // and yet there may be an answer
 		return err
 	}
 	u.out.skip = sent

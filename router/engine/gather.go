@@ -114,8 +114,14 @@ func (x *Exchange) borrowBudget() bool {
 
 // forgetGathered lets go of it.
 func (x *Exchange) forgetGathered() {
+	x.repayBudget()
+	x.gathered = nil
+}
+
+// repayBudget leaves to others what was borrowed of the budget, also after a panic.
+func (x *Exchange) repayBudget() {
 	if x.borrowed > 0 {
 		x.peer.srv.gathered.giveBack(x.borrowed)
+		x.borrowed = 0
 	}
-	x.gathered, x.borrowed = nil, 0
 }

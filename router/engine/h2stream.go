@@ -120,8 +120,9 @@ func (st *h2stream) settled() bool {
 }
 
 // fail ends a stream whose handler has panicked. What it held is left to the garbage
-// collector.
+// collector, but for its part of a budget.
 func (st *h2stream) fail() {
+	st.x.repayBudget()
 	st.c.mu.Lock()
 	if !st.gone {
 		st.c.writeReset(st.id, http2.ErrCodeInternal)

@@ -202,6 +202,9 @@ func (p *Pool) closeIdle(then time.Time) {
 			u.close() // the slot was filled meanwhile
 		}
 	}
+	if !then.IsZero() && p.closed.Load() { // Close may have looked into a slot before it was filled again
+		p.closeIdle(time.Time{})
+	}
 }
 
 // upstream returns where the next request goes, and whether that had another before. A

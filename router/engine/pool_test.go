@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -94,6 +95,33 @@ func TestPoolClosesWhatIsOldAndAllAtTheEnd(t *testing.T) {
 	}
 }
 
+// A sweep that puts a connection back which is not old leaves none in a pool that was closed meanwhile.
+func TestPoolIsClosedWhileItIsSwept(t *testing.T) {
+	addr := silent(t)
+	for i := range 300 {
+		p := NewPool(addr, PoolConfig{})
+		all := []*clientConn{mustDial(t, p), mustDial(t, p), mustDial(t, p), mustDial(t, p)}
+		for _, u := range all {
+			u.rest(time.Now())
+		}
+		swept := make(chan struct{})
+		go func() {
+			defer close(swept)
+			for old := time.Now().Add(-time.Hour); !p.closed.Load(); { // none of them is as old
+				p.closeIdle(old)
+			}
+		}()
+		for range i % 50 {
+			runtime.Gosched()
+		}
+		p.Close()
+		<-swept
+		if n := p.Open(); n != 0 {
+			t.Fatalf("%d of %d are left", n, len(all))
+		}
+	}
+}
+
 func TestPoolGivesAConnectionToOneAtATime(t *testing.T) {
 	p := NewPool(silent(t), PoolConfig{MaxIdle: 8, IdleTimeout: 2 * time.Millisecond})
 	var mu sync.Mutex
@@ -128,8 +156,10 @@ func TestPoolGivesAConnectionToOneAtATime(t *testing.T) {
 	}
 	wg.Wait()
 	p.Close()
-	if n := p.Open(); n != 0 {
-		t.Errorf("%d open after the end", n)
+	for deadline := time.Now().Add(10 * time.Second); p.Open() > 0; time.Sleep(time.Millisecond) { // what the sweep has in its hands
+		if time.Now().After(deadline) {
+			t.Fatalf("%d open after the end", p.Open())
+		}
 	}
 	if n := p.idle.Load(); n != 0 {
 		t.Errorf("%d idle after the end", n)

@@ -64,6 +64,8 @@ type ServerStats struct {
 	// come, and Streams those whose TLS was passed through.
 	ProxyErrors, Streams uint64
 	Open, Idle, Tunnels  int
+	// BufferedBodies and BufferedAnswers are the bytes of Limits of that name that are in use.
+	BufferedBodies, BufferedAnswers int64
 }
 
 // ErrServerClosed is what Serve returns after Shutdown.
@@ -167,6 +169,7 @@ func (s *Server) Stats() ServerStats {
 		HandshakeErrors: s.handshakeErrors.Load(), Requests: s.requests.Load(),
 		Tunnels:     int(s.tunnels.Load()),
 		ProxyErrors: s.proxyErrors.Load(), Streams: s.streamed.Load(),
+		BufferedBodies: s.gathered.used.Load(), BufferedAnswers: s.answers.used.Load(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

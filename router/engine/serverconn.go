@@ -73,8 +73,13 @@ func (c *serverConn) serve(conn net.Conn, config *tls.Config) {
 // serveH1 serves one request after the other.
 func (c *serverConn) serveH1() {
 	last := endPlain
-	defer func() { c.end(last) }()
 	x := (*Exchange)(nil)
+	defer func() {
+		if x != nil { // a panic
+			x.repayBudget()
+		}
+		c.end(last)
+	}()
 	for {
 		if x == nil {
 			if x = c.await(); x == nil {
@@ -85,6 +90,7 @@ func (c *serverConn) serveH1() {
 			in := x.in
 			x.in = input{}
 			c.retire(x)
+			x = nil
 			c.serveH2(in)
 			return
 		}
@@ -104,7 +110,7 @@ func (c *serverConn) serveH1() {
 }
 
 // contain keeps a panic to this connection. What its exchange held is left to the garbage
-// collector: nobody knows what state it is in.
+// collector, but for its part of a budget: nobody knows what state it is in.
 func (c *serverConn) contain() {
 	if reason := recover(); reason != nil {
 		c.srv.OnPanic(reason, debug.Stack())
