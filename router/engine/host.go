@@ -69,7 +69,7 @@ func normalizeHost(dst, host []byte) ([]byte, error) {
 		switch {
 		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_':
 		case c == '.':
-			if i == 0 || host[i-1] == '.' {
+			if i == 0 || i == len(host)-1 || host[i-1] == '.' { // an empty label
 				return nil, errHost
 			}
 		case 'A' <= c && c <= 'Z':
