@@ -93,7 +93,7 @@ func (s *passage) bind(x *engine.Exchange, e *Endpoint) {
 	}
 	b := s.route.Backend
 	id := b.list.Load().sessionFor(b.name, sticky.Mode, e)
-	s.scratch = sticky.appendCookie(s.scratch[:0], &id, s.route.Path, x.TLS(), x.Start)
+	s.scratch = sticky.appendCookie(s.scratch[:0], &id, s.route.Path, x.Secure(), x.Start)
 	x.Response.Fields.AddName(setCookie, s.scratch)
 }
 
@@ -216,7 +216,7 @@ var forwardedFields = engine.SetOf(
 // setForwarded tells the upstream where the request came from.
 func setForwarded(x *engine.Exchange, s *passage) {
 	proto := "http"
-	if x.TLS() {
+	if x.Secure() {
 		proto = "https"
 	}
 	f := &x.Request.Fields

@@ -78,6 +78,13 @@ func TestProxyProtocol(t *testing.T) {
 					if strings.Count(saw, "X-Forwarded-Port: "+tt.port+"\r\n") != 2 {
 						t.Errorf("the port is not %s: %q", tt.port, saw)
 					}
+					proto := "http"
+					if encrypted || tt.port == "443" { // a load balancer may have ended TLS
+						proto = "https"
+					}
+					if strings.Count(saw, "X-Forwarded-Proto: "+proto+"\r\n") != 2 {
+						t.Errorf("it was not %s: %q", proto, saw)
+					}
 					if n := f.server.Stats().ProxyErrors; n != 0 {
 						t.Errorf("%d errors", n)
 					}

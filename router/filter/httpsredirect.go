@@ -25,7 +25,7 @@ func NewHTTPSRedirect(hosts ...string) *HTTPSRedirect {
 
 // Request answers plain HTTP.
 func (f *HTTPSRedirect) Request(x *engine.Exchange) (answered bool) {
-	if x.TLS() || !f.covers(x.Request.Host) {
+	if x.Secure() || !f.covers(x.Request.Host) {
 		return false
 	}
 	x.Redirect(http.StatusPermanentRedirect, location(&x.Request))

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 
 	"github.com/portico-ingress/portico/router/engine"
@@ -32,13 +33,13 @@ func (p passing) Refuse(x *engine.Exchange, _ *engine.Refusal) {
 func (passing) Done(*engine.Exchange) {}
 
 // exchange sends one request, written by hand, through a filter.
-func exchange(t *testing.T, f *HTTPSRedirect, secure bool, request string) *http.Response {
+func exchange(t *testing.T, f *HTTPSRedirect, secure bool, request string, trusted ...netip.Prefix) *http.Response {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &engine.Server{Handler: passing{f}}
+	server := &engine.Server{Handler: passing{f}, ProxyFrom: trusted}
 	done := make(chan error)
 	var conn net.Conn
 	if secure {
@@ -105,6 +106,17 @@ func TestHTTPSRedirect(t *testing.T) {
 				t.Errorf("got %d %q, want %d %q", r.StatusCode, r.Header.Get("Location"), status, tt.want)
 			}
 		})
+	}
+}
+
+// A load balancer that ends TLS says so by the port that the client has connected to. There is nowhere else to send it.
+func TestHTTPSRedirectBehindALoadBalancer(t *testing.T) {
+	for port, want := range map[int]int{80: http.StatusPermanentRedirect, 443: http.StatusOK, 8443: http.StatusPermanentRedirect} {
+		header := fmt.Sprintf("PROXY TCP4 192.0.2.1 198.51.100.2 55555 %d\r\n", port)
+		r := exchange(t, NewHTTPSRedirect(), false, header+"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", netip.MustParsePrefix("127.0.0.0/8"))
+		if r.StatusCode != want {
+			t.Errorf("port %d: got %d, want %d", port, r.StatusCode, want)
+		}
 	}
 }
 
