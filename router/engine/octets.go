@@ -128,7 +128,7 @@ func cutZeros(b []byte) []byte {
 
 // parseLength reads 1*DIGIT (RFC 9110 section 8.6) without overflow.
 func parseLength(b []byte) (n int64, ok bool) {
-	if b = cutZeros(b); len(b) == 0 || len(b) > 18 { // 10^18 - 1 bytes are enough, and fit
+	if b = cutZeros(b); len(b) == 0 || len(b) > 18 || len(b) > 1 && b[0] == '0' { // 10^18 - 1 bytes are enough, and fit
 		return 0, false
 	}
 	for _, c := range b {
