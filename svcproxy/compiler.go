@@ -106,7 +106,7 @@ func (c *compiler) compileOne(key string, old *Service) []string {
 	namespace, name, _ := strings.Cut(key, "/")
 	var next *Service
 	if s := c.objects.Service(namespace, name); s != nil {
-		next = compile(&c.rules, &c.at, c.objects, s, past{old, c.now()})
+		next = compile(&c.rules, &c.at, c.objects, s, past{service: old, now: c.now()})
 	}
 	delete(c.held, key)
 	if next != nil {
@@ -174,8 +174,12 @@ func (c *compiler) delta(before map[string]*Service) (d Delta) {
 			keys := elsewhereKeys(key)
 			d.Delete = append(d.Delete, keys[:]...)
 		}
+		stay := make(map[string]struct{}, len(portsOf(now))) // a Service may have 10,000
+		for _, p := range portsOf(now) {
+			stay[p.Key] = struct{}{}
+		}
 		for _, p := range portsOf(before[key]) {
-			if !slices.ContainsFunc(portsOf(now), func(n *Port) bool { return n.Key == p.Key }) {
+			if _, ok := stay[p.Key]; !ok {
 				d.Delete = append(d.Delete, p.Key)
 			}
 		}

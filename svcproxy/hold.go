@@ -18,6 +18,7 @@ import (
 type past struct {
 	service *Service // nil: it was not
 	now     time.Time
+	ports   map[string]*Port // by their Key, from the first question on
 }
 
 // hold gives a port that has no usable endpoint those that it had, for as long as Rules.Hold, and
@@ -56,12 +57,13 @@ func (c *pass) hold(p *Port, usable bool) bool {
 
 // port is what the port of that key was; nil: there was none.
 func (p *past) port(key string) *Port {
-	for _, was := range portsOf(p.service) {
-		if was.Key == key {
-			return was
+	if p.ports == nil {
+		p.ports = map[string]*Port{}
+		for _, was := range portsOf(p.service) {
+			p.ports[was.Key] = was
 		}
 	}
-	return nil
+	return p.ports[key]
 }
 
 // heldUntil is when the first endpoints of the Service that are held are let go; zero: there are none.

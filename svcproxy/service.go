@@ -164,7 +164,7 @@ func (c *pass) elsewhere() (all []netip.Addr) {
 	}
 	for _, text := range clusterIPs(c.service) {
 		if a, err := netip.ParseAddr(text); err == nil {
-			all = append(all, a)
+			all = append(all, a.Unmap())
 		}
 	}
 	return all

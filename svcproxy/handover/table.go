@@ -145,7 +145,13 @@ func (t *Table) Set(next map[netip.Addr]netip.Addr) error {
 	if t.have != nil && maps.Equal(want, t.have) {
 		return nil
 	}
-	if err := t.write(want); err != nil {
+	known := t.have != nil
+	err := t.write(want)
+	if err != nil && known { // somebody may have taken the tables away: all anew
+		t.hangUp()
+		err = t.write(want)
+	}
+	if err != nil {
 		t.hangUp()
 		return err
 	}

@@ -1,12 +1,14 @@
 package handover
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/google/nftables"
 
 	"github.com/portico-ingress/portico/svcproxy/netlab"
 )
@@ -86,15 +88,38 @@ func TestSetAfterError(t *testing.T) {
 	}
 	table.moved[1].Anonymous = true // such a set takes no elements
 	want := map[netip.Addr]netip.Addr{vip4: {}, vip6.Next(): near.IPv6}
-	if err := table.Set(want); err == nil {
-		t.Fatal("no error")
-	}
 	var err error
-	here.Do(t, func() { err = table.Set(want) })
+	here.Do(t, func() { err = table.Set(want) }) // which begins anew
 	if err != nil {
 		t.Fatal(err)
 	}
 	want[vip4] = netip.IPv4Unspecified()
+	if got := inKernel(t, table); !maps.Equal(got, want) {
+		t.Errorf("%v in the kernel, want %v", got, want)
+	}
+}
+
+// A Set that finds that somebody has taken the tables away makes them, and does not lose what it was told.
+func TestSetAfterDamage(t *testing.T) {
+	lab := netlab.New(t, 0)
+	here, near := lab.Nodes[0], lab.Nodes[1]
+	table := newTable(t, here)
+	vip := netip.MustParseAddr("192.0.2.1")
+	if err := table.Set(map[netip.Addr]netip.Addr{vip: near.IPv4}); err != nil {
+		t.Fatal(err)
+	}
+	want := map[netip.Addr]netip.Addr{vip.Next(): near.IPv4}
+	var err error
+	here.Do(t, func() {
+		var other *nftables.Conn
+		if other, err = nftables.New(); err == nil {
+			other.FlushRuleset()
+			err = errors.Join(other.Flush(), table.Set(want))
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if got := inKernel(t, table); !maps.Equal(got, want) {
 		t.Errorf("%v in the kernel, want %v", got, want)
 	}

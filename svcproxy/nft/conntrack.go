@@ -51,6 +51,8 @@ type flows struct {
 	serving func(names map[string]struct{}) ([]*Service, bool)
 	// poke says that there is something to look for, and urgent that it is not all TCP.
 	poke, urgent chan struct{}
+	// failing: the last look did; it was said.
+	failing bool
 
 	mu      sync.Mutex
 	pending map[string]struct{}
@@ -208,15 +210,22 @@ func (f *flows) deleteStale() {
 		poke(f.poke)
 		return
 	}
+	var failed error
 	for _, l := range looksFor(all) {
 		n, err := f.tracked.deleteIf(l, stale.match)
-		if err != nil {
-			f.log.Warn("stale flows", zap.Error(err))
-		}
+		failed = errors.Join(failed, err)
 		if n > 0 {
 			f.log.Debug("stale flows deleted", zap.Int("flows", n))
 		}
 	}
+	if failed != nil {
+		if !f.failing {
+			f.log.Warn("stale flows; it is tried again", zap.Error(failed))
+		}
+		f.again(names, hurry)
+		poke(f.poke)
+	}
+	f.failing = failed != nil
 }
 
 // again has the next look look for what this one could not.

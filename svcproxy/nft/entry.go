@@ -115,8 +115,8 @@ func (e *entry) sources() (all []element) {
 	for _, r := range mergeRanges(s.Sources, s.IPv6) {
 		all = append(all, element{
 			set: e.family().sets + sources,
-			key: string(appendAddr(appendNumber(nil, e.id), r.first)),
-			end: string(appendAddr(appendNumber(nil, e.id), r.last)),
+			key: string(append(appendNumber(nil, e.id), r.first.AsSlice()...)),
+			end: string(append(appendNumber(nil, e.id), r.last.AsSlice()...)),
 		})
 	}
 	return all
@@ -187,7 +187,8 @@ func (e *entry) shapes() [2]shape {
 	return [2]shape{newShape(len(e.service.Cluster), e.service.Affinity), newShape(len(e.service.Local), e.service.Affinity)}
 }
 
-// addrRange is all addresses from first to last.
+// addrRange is all addresses from first to last. Those of IPv6 may begin or end among the IPv4-mapped ones, as ::/80 does: they
+// are 16 bytes all the same.
 type addrRange struct{ first, last netip.Addr }
 
 // mergeRanges are the ranges of one family, in order, without overlap: the kernel takes no others.
@@ -242,9 +243,9 @@ func (n *Node) elements(of *layout) []element {
 // intervalElements are where a range begins, and where it is over; the last address of all has
 // nothing after it.
 func intervalElements(id setID, r addrRange) []element {
-	all := []element{{set: id, key: string(appendAddr(nil, r.first))}}
+	all := []element{{set: id, key: string(r.first.AsSlice())}}
 	if after := r.last.Next(); after.IsValid() {
-		all = append(all, element{set: id, key: string(appendAddr(nil, after)), intervalEnd: true})
+		all = append(all, element{set: id, key: string(after.AsSlice()), intervalEnd: true})
 	}
 	return all
 }

@@ -522,3 +522,32 @@ func TestNoServicesAreWantedToo(t *testing.T) {
 		t.Error("nothing is in the kernel")
 	}
 }
+
+// Ranges of IPv6 that begin or end among the IPv4-mapped addresses are as wide as others, and an address of the other family
+// costs its own Service: the kernel would refuse what is of everybody in the same transaction.
+func TestOddAddressesCostNobodyElse(t *testing.T) {
+	p := newPlane(t, netlab.NewHost(t), Config{})
+	start(t, p)
+	apply(t, p, Changes{Complete: true, Node: node})
+	for _, source := range []string{"::/80", "::fffe:0:0/95", "::ffff:10.0.0.0/104", "::/0", "::ffff:0:0/96"} {
+		s := &Service{
+			Name: "six", Protocol: 6, IPv6: true, Sources: []netip.Prefix{netip.MustParsePrefix(source)},
+			Frontends: []Frontend{{Addr: netip.MustParseAddr("fd00:30::1"), Port: 80, Kind: Reject, Restricted: true}},
+		}
+		if err := p.Apply(Changes{Put: []*Service{s}}); err != nil {
+			t.Errorf("%s: %v", source, err)
+		}
+	}
+	odd := tcpService("10.180.0.10:8080")
+	odd.Name, odd.Frontends, odd.IPv6 = "odd", nil, true
+	if err := p.Apply(Changes{Put: []*Service{odd, tcpService("10.180.0.10:8080")}}); err == nil {
+		t.Error("addresses of the other family are taken")
+	}
+	if p.entries["tcp"] == nil || p.entries["odd"] != nil {
+		t.Error("want the good one alone")
+	}
+	before := p.Stats().Repairs
+	if err := p.Repair(); err != nil || p.Stats().Repairs != before {
+		t.Errorf("it had to be repaired, %v", err)
+	}
+}

@@ -134,6 +134,11 @@ func (s *Service) Validate() error {
 			return fmt.Errorf("nft: %s: endpoint %v: no port, or of the other IP family", s.Name, e)
 		}
 	}
+	for _, a := range slices.Concat(s.OnNode, s.ClusterIPs, s.Elsewhere) {
+		if a.Unmap().Is4() == s.IPv6 { // the kernel would refuse the whole transaction
+			return fmt.Errorf("nft: %s: address %v is of the other IP family", s.Name, a)
+		}
+	}
 	return nil
 }
 
