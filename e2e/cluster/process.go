@@ -256,6 +256,9 @@ func processesWith(kind string, inodes map[uint64]bool) ([]processID, error) {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(t))
+		if pid == os.Getpid() {
+			continue // its first thread was in there once (see netns.do), and cannot end before the others
+		}
 		if id, err := identify(pid); err == nil && pid > 1 {
 			found = append(found, id)
 		}
