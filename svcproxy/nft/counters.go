@@ -129,14 +129,22 @@ func (p *Plane) ask(table string, e element, each func(element, Counters)) error
 	return p.conn.ask(b.buf, seq, func(m message) { eachElementOf(e.set, m, each) })
 }
 
-// keepAllCounts reads all counters of a table that is about to be removed.
-func (p *Plane) keepAllCounts(table string) {
-	kept := counts{}
-	if err := p.eachCount(table, func(k countKey, n uint64) { kept[k] += n }); err != nil {
-		return
+// countsOf reads all counters of those tables of ours that are about to be removed. Those that cannot be
+// read begin anew.
+func (p *Plane) countsOf(tables []*table) counts {
+	all := counts{}
+	for _, t := range tables {
+		if t.ours {
+			_ = p.eachCount(t.name, func(k countKey, n uint64) { all[k] += n })
+		}
 	}
-	for k, n := range kept {
-		p.counts[k] += n
+	return all
+}
+
+// add keeps them.
+func (c counts) add(others counts) {
+	for k, n := range others {
+		c[k] += n
 	}
 }
 

@@ -48,3 +48,54 @@ func TestCounters(t *testing.T) {
 		t.Errorf("counted %v, want 5 of each", got)
 	}
 }
+
+// refusing is a Socket that can be told to write nothing.
+type refusing struct {
+	Socket
+	refuse bool
+}
+
+func (r *refusing) Send(data []byte) error {
+	if r.refuse {
+		return netlab.Bystander{Socket: r.Socket}.Send(data)
+	}
+	return r.Socket.Send(data)
+}
+
+// A new table that could not be made at first has the counters of the old one once.
+func TestCountersAfterFailedRebuilds(t *testing.T) {
+	l, all := servers(t)
+	r := &refusing{}
+	p := newPlane(t, l.Nodes[0], Config{Socket: func(kernel Socket) Socket { r.Socket = kernel; return r }})
+	apply(t, p, Changes{Complete: true, Put: all, Node: node})
+	works(t, l)
+	want, err := p.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign(t, l.Nodes[0], "add rule inet portico-a filter-forward counter")
+	r.refuse = true
+	for range 3 {
+		if err := p.Repair(); !errors.Is(err, netlab.ErrWrites) {
+			t.Fatal(err)
+		}
+	}
+	r.refuse = false
+	if err := p.Repair(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sumOf(got) != sumOf(want) || sumOf(want) < 5 {
+		t.Errorf("%d connections are counted, %d were made", sumOf(got), sumOf(want))
+	}
+}
+
+func sumOf(all []Count) (n uint64) {
+	for _, c := range all {
+		n += c.Connections
+	}
+	return n
+}

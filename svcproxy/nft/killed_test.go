@@ -101,6 +101,7 @@ var killings = map[string]killing{
 	"another shape": {before: some, after: func(step int) []*Service {
 		return append(some(0)[1:], changing(80, time.Duration(step+2)*time.Second, "10.180.0.10:8080", "10.180.0.11:8080"))
 	}, run: changed(some)},
+	"shapes that are not needed": {before: some, after: some, run: shapesLeft},
 	// So many that they are more than one transaction, with rules that are not the right ones.
 	"another table": {
 		before: some, after: func(step int) []*Service { return append(others(step), manyServices(1000, 1)...) },
@@ -113,6 +114,20 @@ var killings = map[string]killing{
 		mortal()
 		return p.Cleanup()
 	}},
+}
+
+// shapesLeft leaves so many shapes behind that the next change removes them.
+func shapesLeft(p *Plane, after Changes, mortal func()) error {
+	if err := p.Apply(after); err != nil {
+		return err
+	}
+	for i := 2; len(p.spare) == 0; i++ {
+		if err := p.Apply(Changes{Put: []*Service{changing(80, time.Duration(i)*time.Second, "10.180.0.10:8080")}}); err != nil {
+			return err
+		}
+	}
+	mortal()
+	return p.Apply(after)
 }
 
 // mended waits until what somebody else damages is repaired.

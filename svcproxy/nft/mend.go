@@ -182,7 +182,7 @@ func (p *Plane) mendElement(b *batch, w *wanted, e element, t touched) (changes 
 	}
 	if t.there {
 		if counts {
-			p.keepCounts([]op{{element: found, remove: true}, {element: e, remove: !ok}})
+			p.keepCounts(replacement(found, e, ok))
 		}
 		b.destroyElement(found)
 		changes++
@@ -192,4 +192,13 @@ func (p *Plane) mendElement(b *batch, w *wanted, e element, t touched) (changes 
 		changes++
 	}
 	return changes
+}
+
+// replacement takes out what was found, and puts in its place what is wanted, if anything is.
+func replacement(found, want element, wanted bool) []op {
+	ops := []op{{element: found, remove: true}}
+	if wanted {
+		ops = append(ops, op{element: want})
+	}
+	return ops
 }

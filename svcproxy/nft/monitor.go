@@ -76,13 +76,14 @@ const (
 func (p *Plane) watch(ctx context.Context) {
 	damaged := make(chan struct{}, 1)
 	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() { _ = p.monitor.file.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
 	go func() {
 		defer close(done)
 		p.listen(damaged)
 	}()
-	defer func() { <-done }()
+	defer func() { // after a panic, too: it would wait here for ever, and nobody would hear of it
+		_ = p.monitor.file.SetReadDeadline(time.Unix(1, 0))
+		<-done
+	}()
 	again := time.NewTimer(time.Hour)
 	defer again.Stop()
 	var mended time.Time

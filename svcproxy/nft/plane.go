@@ -41,6 +41,10 @@ type Plane struct {
 	// shared counts who wants an element.
 	shared map[element]int
 	shapes map[shape]struct{}
+	// usedShapes is how many of them Services had when that was last looked at, and spare are those that
+	// none had and that are about to be removed.
+	usedShapes int
+	spare      []shape
 	// ids are whose they are.
 	ids    map[uint32]*entry
 	lastID uint32
@@ -129,6 +133,7 @@ func (p *Plane) Apply(c Changes) error {
 	}
 	p.told = true
 	invalid := c.leaveOut()
+	p.removeSpareShapes()
 	ops := p.note(c)
 	if p.unsure {
 		return errors.Join(invalid, p.reconcile())

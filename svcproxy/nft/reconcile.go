@@ -190,12 +190,7 @@ func (p *Plane) rebuild(tables []*table) error {
 		return err
 	}
 	p.stats.Rebuilds++
-	// What a table has that will be gone.
-	for _, t := range tables {
-		if t.ours {
-			p.keepAllCounts(t.name)
-		}
-	}
+	counted := p.countsOf(tables)
 	p.shapes = map[shape]struct{}{}
 	p.adoptPlaces(nil)
 	// Where nobody serves, some Services are better than none.
@@ -204,6 +199,7 @@ func (p *Plane) rebuild(tables []*table) error {
 		return err
 	}
 	p.table, p.unsure = name, false
+	p.counts.add(counted) // not before: if it fails it is tried again, and the counters are read again
 	p.log.Info("nftables table made", zap.String("table", name), zap.Int("services", len(p.entries)))
 	return p.removeTables(tables)
 }

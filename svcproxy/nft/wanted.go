@@ -7,6 +7,8 @@ type wanted struct {
 	plane *Plane
 	// frontends are the Services of those frontends that somebody will ask for.
 	frontends map[frontendID]*entry
+	// members are the endpoints of each id that was asked for, by their number.
+	members map[uint32]map[uint32]netip.AddrPort
 }
 
 // frontendID is the key of a frontend in the maps of one IP family.
@@ -17,7 +19,7 @@ type frontendID struct {
 
 // wanted is for those keys.
 func (p *Plane) wanted(keys map[setID]map[string]touched) *wanted {
-	w := &wanted{plane: p, frontends: map[frontendID]*entry{}}
+	w := &wanted{plane: p, frontends: map[frontendID]*entry{}, members: map[uint32]map[uint32]netip.AddrPort{}}
 	for id, all := range keys {
 		switch id % ipv6 {
 		case services, nodePorts, backends, nodePortBackends:
@@ -124,12 +126,11 @@ func (w *wanted) endpoint(id setID, key string) (data string, ok bool) {
 	}
 	n := native.Uint32([]byte(key[4:]))
 	if id%ipv6 == members {
-		for _, a := range all {
-			if e.numbers[a] == n {
-				return addrPort(a), true
-			}
+		a, ok := w.numbered(native.Uint32([]byte(key)), all, e)[n]
+		if !ok {
+			return "", false
 		}
-		return "", false
+		return addrPort(a), true
 	}
 	if n >= uint32(len(all)) {
 		return "", false
@@ -138,4 +139,17 @@ func (w *wanted) endpoint(id setID, key string) (data string, ok bool) {
 		return numberData(e.numbers[all[n]]), true
 	}
 	return addrPort(all[n]), true
+}
+
+// numbered are the endpoints of an id by their number. They are found once: all of them may be asked for.
+func (w *wanted) numbered(id uint32, all []netip.AddrPort, e *entry) map[uint32]netip.AddrPort {
+	by, known := w.members[id]
+	if !known {
+		by = make(map[uint32]netip.AddrPort, len(all))
+		for _, a := range all {
+			by[e.numbers[a]] = a
+		}
+		w.members[id] = by
+	}
+	return by
 }
