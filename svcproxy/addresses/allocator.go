@@ -56,6 +56,8 @@ type Allocator struct {
 type use struct {
 	share shareKey
 	ports []portKey
+	// leaving: it gives the address up, or may never have had it. Nobody gets it who does not have it already.
+	leaving bool
 }
 
 // SetPools replaces the pools. No address that a Service has is taken away by that.
@@ -125,7 +127,7 @@ func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]str
 	}
 	a.Release(name)
 	if len(had.Addresses) > 0 {
-		svc, r.given = withStatus(svc, had), true
+		svc, r.given, r.had = withStatus(svc, had), true, had.Addresses
 	}
 	if a.foreign(svc, r) {
 		return Decision{foreign: true, Problems: []manifests.Problem{a.problem(svc, fieldForeign, errForeign)}}
@@ -227,7 +229,7 @@ func (a *Allocator) linger(name types.NamespacedName, had Decision) {
 	for _, addr := range slices.Concat(had.Addresses, had.leaving) {
 		if !slices.Contains(now.Addresses, addr) && !slices.Contains(now.leaving, addr) {
 			now.leaving = append(slices.Clip(now.leaving), addr)
-			a.hold(addr, name, use{})
+			a.hold(addr, name, use{leaving: true})
 		}
 	}
 	if len(now.leaving) > 0 {
@@ -237,7 +239,7 @@ func (a *Allocator) linger(name types.NamespacedName, had Decision) {
 
 func (a *Allocator) record(name types.NamespacedName, r request, d Decision) {
 	for _, addr := range d.Addresses {
-		a.hold(addr, name, use{r.share, r.ports})
+		a.hold(addr, name, use{share: r.share, ports: r.ports})
 	}
 	a.services[name] = d
 }
@@ -317,6 +319,10 @@ func (a *Allocator) unavailable(addr netip.Addr, r request) error {
 	for _, other := range a.usersOf(addr) {
 		theirs := a.users[addr][other]
 		switch {
+		case theirs.leaving && slices.Contains(r.had, addr):
+			continue // who shares it keeps it, whatever becomes of the other one
+		case theirs.leaving:
+			return fmt.Errorf("%s is that of Service %s still, which gives it up", addr, other)
 		case r.share.key == "" || theirs.share.key == "":
 			return fmt.Errorf("%s is that of Service %s; to share it, give both the same annotation metallb.io/allow-shared-ip", addr, other)
 		case r.share.key != theirs.share.key:
@@ -354,7 +360,6 @@ func (a *Allocator) assign(svc *corev1.Service, r request, had Decision, namespa
 		field = "metadata.annotations[" + second(annotation(svc, annotationPool)) + "]"
 	}
 	if err == nil {
-		r.had = addressesOf(svc)
 		if d, ok := a.fromPools(pools, svc, r); ok {
 			return d
 		}

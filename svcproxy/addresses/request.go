@@ -80,6 +80,7 @@ func readRequest(svc *corev1.Service) (request, error) {
 	r.pool, _ = annotation(svc, annotationPool)
 	r.share.key, _ = annotation(svc, annotationShare)
 	_, r.given = allocatedFrom(svc)
+	r.had = addressesOf(svc)
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
 		r.share.backends = labels.Set(svc.Spec.Selector).String()
 	}
