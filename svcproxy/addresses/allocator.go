@@ -33,6 +33,8 @@ type Decision struct {
 
 	// leaving are addresses that it had, and that may be in its status still.
 	leaving []netip.Addr
+	// deferred: it wants others by now, of which is decided when these are in its status.
+	deferred bool
 	// foreign: the addresses in its status are another load balancer's, and stay there.
 	foreign bool
 }
@@ -120,6 +122,24 @@ func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]str
 		a.Release(name)
 		return Decision{}
 	}
+	d := a.decide(svc, had, namespaceLabels)
+	if len(had.leaving) > 0 && !within(d, had) {
+		// What was decided before is written first: else one Service could have the whole pool held for it.
+		a.restore(name, had)
+		return Decision{Addresses: had.Addresses, Pool: had.Pool, deferred: true}
+	}
+	return d
+}
+
+// within says whether all that was decided is held already.
+func within(d, had Decision) bool {
+	held := slices.Concat(had.Addresses, had.leaving)
+	return !slices.ContainsFunc(d.Addresses, func(addr netip.Addr) bool { return !slices.Contains(held, addr) })
+}
+
+// decide finds what a Service that is ours gets now, and records it.
+func (a *Allocator) decide(svc *corev1.Service, had Decision, namespaceLabels map[string]string) Decision {
+	name := nameOf(svc)
 	r, err := readRequest(svc)
 	if err != nil {
 		// What it has, it keeps: a slip of the pen takes nothing off the air.
@@ -234,6 +254,24 @@ func (a *Allocator) linger(name types.NamespacedName, had Decision) {
 	}
 	if len(now.leaving) > 0 {
 		a.services[name] = now
+	}
+}
+
+// restore makes what a Service had its own again. What it has decided since then is free.
+func (a *Allocator) restore(name types.NamespacedName, had Decision) {
+	a.Release(name)
+	for _, addr := range slices.Concat(had.Addresses, had.leaving) {
+		a.hold(addr, name, use{leaving: true})
+		a.services[name] = had
+	}
+}
+
+// arrived says that a Service has in its status what was decided, and nothing else.
+func (a *Allocator) arrived(name types.NamespacedName) {
+	if now := a.services[name]; len(now.leaving) > 0 {
+		a.Release(name)
+		now.leaving = nil
+		a.restore(name, now)
 	}
 }
 

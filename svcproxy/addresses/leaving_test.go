@@ -2,11 +2,14 @@ package addresses
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	kschema "k8s.io/apimachinery/pkg/runtime/schema"
 	clienttesting "k8s.io/client-go/testing"
 )
 
@@ -72,5 +75,97 @@ func TestLeavingTakesNothingFromThoseWhoShare(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A Service whose addresses cannot be written keeps none of the pool from others, or as many as a Service has, however often it
+// asks for another one.
+func TestOneServiceHoldsNoPool(t *testing.T) {
+	services := kschema.GroupResource{Resource: "services"}
+	for name, c := range map[string]struct {
+		subresource string
+		err         error
+		free        int
+	}{
+		"no mark, refused":   {"", apierrors.NewInvalid(kschema.GroupKind{Kind: "Service"}, "greedy", nil), 8},
+		"no status, refused": {"status", apierrors.NewForbidden(services, "greedy", errors.New("no")), 8},
+		"conflicts":          {"status", apierrors.NewConflict(services, "greedy", nil), 6},
+		"away":               {"", errors.New("timeout"), 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newControllerCase(t, lbService("greedy"))
+			k.pools, _ = NewPools(nil, []string{"192.0.2.0/29"})
+			fails := c.err
+			k.refuse("greedy", c.subresource, &fails)
+			ask := func(i int) {
+				k.change("greedy", func(svc *corev1.Service) {
+					metav1.SetMetaDataAnnotation(&svc.ObjectMeta, "metallb.io/loadBalancerIPs", fmt.Sprintf("192.0.2.%d", i))
+				})
+				_ = k.trySync()
+			}
+			for i := range 8 {
+				ask(i)
+			}
+			for i := range 8 {
+				if err := k.client.Tracker().Add(lbService(fmt.Sprint("other-", i))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = k.trySync()
+			served := 0
+			for _, svc := range k.services() {
+				if address(svc) != "" {
+					served++
+				}
+			}
+			if served < c.free {
+				t.Errorf("%d others got an address, want %d", served, c.free)
+			}
+		})
+	}
+}
+
+// What was asked for last is what a Service has as soon as it can be written; nothing is held longer than that.
+func TestTheLastWishIsGrantedAtLast(t *testing.T) {
+	k := newControllerCase(t, lbService("a"))
+	k.pools, _ = NewPools(nil, []string{"192.0.2.0/29"})
+	k.sync()
+	fails := errors.New("timeout")
+	k.refuse("a", "status", &fails)
+	for _, ip := range []string{"192.0.2.5", "192.0.2.6", "192.0.2.7"} {
+		k.change("a", func(svc *corev1.Service) { svc.Annotations["metallb.io/loadBalancerIPs"] = ip })
+		if k.trySync() == nil {
+			t.Fatal("the write did not fail")
+		}
+	}
+	if got := address(k.get("a")); got != "192.0.2.0" {
+		t.Fatalf("a has %s", got)
+	}
+	fails = nil
+	k.sync()
+	k.sync()
+	if got := address(k.get("a")); got != "192.0.2.7" {
+		t.Errorf("a has %s", got)
+	}
+	if held := len(k.c.allocator.users); held != 1 {
+		t.Errorf("%d addresses are held", held)
+	}
+}
+
+// A Service whose new address was refused goes on with the old one, also if its annotation becomes unreadable.
+func TestRefusedAndMisspelt(t *testing.T) {
+	k := newControllerCase(t, lbService("a"))
+	k.sync()
+	var fails error = apierrors.NewInvalid(kschema.GroupKind{Kind: "Service"}, "a", nil)
+	k.refuse("a", "status", &fails)
+	k.change("a", func(svc *corev1.Service) { svc.Annotations["metallb.io/loadBalancerIPs"] = "192.0.2.2" })
+	if k.trySync() == nil {
+		t.Fatal("the write did not fail")
+	}
+	fails = nil
+	k.change("a", func(svc *corev1.Service) { svc.Annotations["metallb.io/loadBalancerIPs"] = "192.0.2" })
+	k.sync()
+	if got := address(k.get("a")); got != "192.0.2.1" {
+		t.Errorf("a has %q", got)
 	}
 }
