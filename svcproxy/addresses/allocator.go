@@ -146,11 +146,11 @@ func (a *Allocator) decide(svc *corev1.Service, had Decision, namespaceLabels ma
 		return Decision{Addresses: had.Addresses, Pool: had.Pool, Problems: []manifests.Problem{a.problem(svc, r.field, keeping(err, had))}}
 	}
 	a.Release(name)
+	if a.foreign(svc, r, had) {
+		return Decision{foreign: true, Problems: []manifests.Problem{a.problem(svc, fieldForeign, errForeign)}}
+	}
 	if len(had.Addresses) > 0 {
 		svc, r.given, r.had = withStatus(svc, had), true, had.Addresses
-	}
-	if a.foreign(svc, r) {
-		return Decision{foreign: true, Problems: []manifests.Problem{a.problem(svc, fieldForeign, errForeign)}}
 	}
 	d, ok := a.keep(svc, r, namespaceLabels)
 	if ok {
@@ -167,14 +167,17 @@ func (a *Allocator) decide(svc *corev1.Service, had Decision, namespaceLabels ma
 var errForeign = errors.New("it is another load balancer's, which is left alone; to have an address of Portico's instead, " +
 	"have that one leave this Service alone, and give it the annotation metallb.io/address-pool")
 
-// foreign says whether another load balancer serves a Service: it has an address that is in no pool and was not given by us, and
-// nobody asks for one of ours. To write another one would only begin a duel.
-func (a *Allocator) foreign(svc *corev1.Service, r request) bool {
-	return !r.given && !r.wishes() && svc.Spec.LoadBalancerClass == nil && slices.ContainsFunc(svc.Status.LoadBalancer.Ingress,
-		func(in corev1.LoadBalancerIngress) bool {
-			addr, err := netip.ParseAddr(in.IP)
-			return err != nil || a.poolOf(addr) == nil
-		})
+// foreign says whether another load balancer serves a Service: its status has an address that is in no pool and was not given by us, also
+// if that was written over ours, and nobody asks for one of ours. To write another one would only begin a duel.
+func (a *Allocator) foreign(svc *corev1.Service, r request, had Decision) bool {
+	ours := slices.Concat(had.Addresses, had.leaving)
+	if r.wishes() || svc.Spec.LoadBalancerClass != nil || r.given && len(ours) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(svc.Status.LoadBalancer.Ingress, func(in corev1.LoadBalancerIngress) bool {
+		addr, err := netip.ParseAddr(in.IP)
+		return err != nil || a.poolOf(addr) == nil && !slices.Contains(ours, addr)
+	})
 }
 
 // mayStay says whether a Service whose new wish cannot be granted goes on with what it has: if

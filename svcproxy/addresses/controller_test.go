@@ -269,6 +269,26 @@ func TestControllerLeavesForeignAddressesAlone(t *testing.T) {
 	}
 }
 
+// Another load balancer that writes over our address is not written over in turn.
+func TestControllerFightsNoDuel(t *testing.T) {
+	k := newControllerCase(t, lbService("klipper"))
+	k.sync()
+	k.change("klipper", func(svc *corev1.Service) {
+		svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "10.0.0.7"}}
+	})
+	k.sync()
+	k.client.ClearActions()
+	for _, restart := range []bool{false, true, false} {
+		if restart {
+			k.restart()
+		}
+		k.sync()
+	}
+	if got := k.writes(); len(got) > 0 || address(k.get("klipper")) != "10.0.0.7" || Given(k.get("klipper")) {
+		t.Errorf("%d more writes; %s", len(got), address(k.get("klipper")))
+	}
+}
+
 func TestPoolsOfConfigMap(t *testing.T) {
 	cm := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "portico", Name: "pools"},
