@@ -67,13 +67,21 @@ func (a *Allocator) SetPools(pools []*Pool) { a.pools = pools }
 
 // Serves says whether a Service is Portico's to give addresses to.
 func (a *Allocator) Serves(svc *corev1.Service) bool {
-	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.DeletionTimestamp != nil {
-		return false
-	}
-	if svc.Spec.LoadBalancerClass == nil {
+	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.DeletionTimestamp == nil && a.serves(svc.Spec.LoadBalancerClass)
+}
+
+func (a *Allocator) serves(class *string) bool {
+	if class == nil {
 		return a.Default
 	}
-	return *svc.Spec.LoadBalancerClass == a.Class
+	return *class == a.Class
+}
+
+// leaves says whether a Service is of a class that others serve, who may be another Portico: what it has is theirs. One that is being
+// deleted is let go by whoever reads in its status that it was a Portico's; users, who write the annotation, do not write that.
+func (a *Allocator) leaves(svc *corev1.Service) bool {
+	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && !a.serves(svc.Spec.LoadBalancerClass) &&
+		(svc.DeletionTimestamp == nil || !Explained(svc))
 }
 
 // Begin takes over what Services have, oldest first, before anything new is given out. To be
@@ -86,9 +94,18 @@ func (a *Allocator) Begin(services []*corev1.Service, namespaceLabels func(strin
 	for _, svc := range services {
 		if a.Serves(svc) {
 			a.takeOver(svc, namespaceLabels(svc.Namespace))
-		} else if _, given := svc.Annotations[AnnotationFrom]; given {
-			a.linger(nameOf(svc), Decision{Addresses: addressesOf(svc)})
+		} else {
+			a.leave(svc)
 		}
+	}
+}
+
+// leave keeps what is in the status of a Service that is not ours, and may be from us, from being given to others.
+func (a *Allocator) leave(svc *corev1.Service) {
+	name := nameOf(svc)
+	a.Release(name)
+	if _, marked := svc.Annotations[AnnotationFrom]; marked {
+		a.linger(name, Decision{Addresses: addressesOf(svc)})
 	}
 }
 

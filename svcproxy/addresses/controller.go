@@ -114,6 +114,10 @@ func (c *Controller) Sync(ctx context.Context, s State) ([]manifests.Problem, er
 func (c *Controller) serve(ctx context.Context, svc *corev1.Service, namespaceLabels map[string]string) (Decision, error) {
 	name := nameOf(svc)
 	had := c.allocator.services[name]
+	if c.allocator.leaves(svc) {
+		c.allocator.leave(svc)
+		return Decision{}, nil
+	}
 	d := c.allocator.Allocate(svc, namespaceLabels)
 	settled, err := c.settle(ctx, svc, d)
 	switch {
