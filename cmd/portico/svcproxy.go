@@ -133,7 +133,7 @@ func (f *svcproxyFlags) register(s *pflag.FlagSet) {
 	s.Var(&f.nodePortRange, "nodeport-range", "the NodePorts of the cluster, which this node then keeps free")
 	s.Var(&f.lbPool, "lb-pool", "addresses for LoadBalancer Services, besides those of IPAddressPools; repeat it for more")
 	s.StringSliceVar(&f.lbPoolNamespace, "lb-pool-namespace", nil, "`namespace` whose IPAddressPools and L2Advertisements count; repeat it for more (default: that of svcproxy, and metallb-system)")
-	s.StringVar(&f.lbClass, "lb-class", f.lbClass, "the loadBalancerClass of Services that get their address here, besides those without a `class`")
+	s.StringVar(&f.lbClass, "lb-class", f.lbClass, "the loadBalancerClass of Services that get their address here, besides those without a `class`; what Services of the class before have stays in their status, announced by nobody")
 	s.BoolVar(&f.lbClassOnly, "lb-class-only", false, "leave LoadBalancer Services without a class to others, such as a cloud's controller")
 	s.StringSliceVar(&f.announceInterface, "announce-interface", nil, "`interface`s to announce LoadBalancer addresses on, as a pattern like eth*; repeat it for more (default: all that lead to a LAN)")
 	s.IntVar(&f.endpointMetrics, "endpoint-metrics", f.endpointMetrics, "how many endpoints have metrics of their own at most; 0: none")

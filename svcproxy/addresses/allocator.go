@@ -33,6 +33,8 @@ type Decision struct {
 
 	// leaving are addresses that it had, and that may be in its status still.
 	leaving []netip.Addr
+	// deferred: it wants others by now, of which is decided when these are in its status.
+	deferred bool
 	// foreign: the addresses in its status are another load balancer's, and stay there.
 	foreign bool
 }
@@ -56,6 +58,8 @@ type Allocator struct {
 type use struct {
 	share shareKey
 	ports []portKey
+	// leaving: it gives the address up, or may never have had it. Nobody gets it who does not have it already.
+	leaving bool
 }
 
 // SetPools replaces the pools. No address that a Service has is taken away by that.
@@ -63,13 +67,21 @@ func (a *Allocator) SetPools(pools []*Pool) { a.pools = pools }
 
 // Serves says whether a Service is Portico's to give addresses to.
 func (a *Allocator) Serves(svc *corev1.Service) bool {
-	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.DeletionTimestamp != nil {
-		return false
-	}
-	if svc.Spec.LoadBalancerClass == nil {
+	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.DeletionTimestamp == nil && a.serves(svc.Spec.LoadBalancerClass)
+}
+
+func (a *Allocator) serves(class *string) bool {
+	if class == nil {
 		return a.Default
 	}
-	return *svc.Spec.LoadBalancerClass == a.Class
+	return *class == a.Class
+}
+
+// leaves says whether a Service is of a class that others serve, who may be another Portico: what it has is theirs. One that is being
+// deleted is let go by whoever reads in its status that it was a Portico's; users, who write the annotation, do not write that.
+func (a *Allocator) leaves(svc *corev1.Service) bool {
+	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && !a.serves(svc.Spec.LoadBalancerClass) &&
+		(svc.DeletionTimestamp == nil || !Explained(svc))
 }
 
 // Begin takes over what Services have, oldest first, before anything new is given out. To be
@@ -82,9 +94,18 @@ func (a *Allocator) Begin(services []*corev1.Service, namespaceLabels func(strin
 	for _, svc := range services {
 		if a.Serves(svc) {
 			a.takeOver(svc, namespaceLabels(svc.Namespace))
-		} else if _, given := svc.Annotations[AnnotationFrom]; given {
-			a.linger(nameOf(svc), Decision{Addresses: addressesOf(svc)})
+		} else {
+			a.leave(svc)
 		}
+	}
+}
+
+// leave keeps what is in the status of a Service that is not ours, and may be from us, from being given to others.
+func (a *Allocator) leave(svc *corev1.Service) {
+	name := nameOf(svc)
+	a.Release(name)
+	if _, marked := svc.Annotations[AnnotationFrom]; marked {
+		a.linger(name, Decision{Addresses: addressesOf(svc)})
 	}
 }
 
@@ -118,17 +139,35 @@ func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]str
 		a.Release(name)
 		return Decision{}
 	}
+	d := a.decide(svc, had, namespaceLabels)
+	if len(had.leaving) > 0 && !within(d, had) {
+		// What was decided before is written first: else one Service could have the whole pool held for it.
+		a.restore(name, had)
+		return Decision{Addresses: had.Addresses, Pool: had.Pool, deferred: true}
+	}
+	return d
+}
+
+// within says whether all that was decided is held already.
+func within(d, had Decision) bool {
+	held := slices.Concat(had.Addresses, had.leaving)
+	return !slices.ContainsFunc(d.Addresses, func(addr netip.Addr) bool { return !slices.Contains(held, addr) })
+}
+
+// decide finds what a Service that is ours gets now, and records it.
+func (a *Allocator) decide(svc *corev1.Service, had Decision, namespaceLabels map[string]string) Decision {
+	name := nameOf(svc)
 	r, err := readRequest(svc)
 	if err != nil {
 		// What it has, it keeps: a slip of the pen takes nothing off the air.
 		return Decision{Addresses: had.Addresses, Pool: had.Pool, Problems: []manifests.Problem{a.problem(svc, r.field, keeping(err, had))}}
 	}
 	a.Release(name)
-	if len(had.Addresses) > 0 {
-		svc, r.given = withStatus(svc, had), true
-	}
-	if a.foreign(svc, r) {
+	if a.foreign(svc, r, had) {
 		return Decision{foreign: true, Problems: []manifests.Problem{a.problem(svc, fieldForeign, errForeign)}}
+	}
+	if len(had.Addresses) > 0 {
+		svc, r.given, r.had = withStatus(svc, had), true, had.Addresses
 	}
 	d, ok := a.keep(svc, r, namespaceLabels)
 	if ok {
@@ -145,14 +184,17 @@ func (a *Allocator) Allocate(svc *corev1.Service, namespaceLabels map[string]str
 var errForeign = errors.New("it is another load balancer's, which is left alone; to have an address of Portico's instead, " +
 	"have that one leave this Service alone, and give it the annotation metallb.io/address-pool")
 
-// foreign says whether another load balancer serves a Service: it has an address that is in no pool and was not given by us, and
-// nobody asks for one of ours. To write another one would only begin a duel.
-func (a *Allocator) foreign(svc *corev1.Service, r request) bool {
-	return !r.given && !r.wishes() && svc.Spec.LoadBalancerClass == nil && slices.ContainsFunc(svc.Status.LoadBalancer.Ingress,
-		func(in corev1.LoadBalancerIngress) bool {
-			addr, err := netip.ParseAddr(in.IP)
-			return err != nil || a.poolOf(addr) == nil
-		})
+// foreign says whether another load balancer serves a Service: its status has an address that is in no pool and was not given by us, also
+// if that was written over ours, and nobody asks for one of ours. To write another one would only begin a duel.
+func (a *Allocator) foreign(svc *corev1.Service, r request, had Decision) bool {
+	ours := slices.Concat(had.Addresses, had.leaving)
+	if r.wishes() || svc.Spec.LoadBalancerClass != nil || r.given && len(ours) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(svc.Status.LoadBalancer.Ingress, func(in corev1.LoadBalancerIngress) bool {
+		addr, err := netip.ParseAddr(in.IP)
+		return err != nil || a.poolOf(addr) == nil && !slices.Contains(ours, addr)
+	})
 }
 
 // mayStay says whether a Service whose new wish cannot be granted goes on with what it has: if
@@ -227,7 +269,7 @@ func (a *Allocator) linger(name types.NamespacedName, had Decision) {
 	for _, addr := range slices.Concat(had.Addresses, had.leaving) {
 		if !slices.Contains(now.Addresses, addr) && !slices.Contains(now.leaving, addr) {
 			now.leaving = append(slices.Clip(now.leaving), addr)
-			a.hold(addr, name, use{})
+			a.hold(addr, name, use{leaving: true})
 		}
 	}
 	if len(now.leaving) > 0 {
@@ -235,9 +277,27 @@ func (a *Allocator) linger(name types.NamespacedName, had Decision) {
 	}
 }
 
+// restore makes what a Service had its own again. What it has decided since then is free.
+func (a *Allocator) restore(name types.NamespacedName, had Decision) {
+	a.Release(name)
+	for _, addr := range slices.Concat(had.Addresses, had.leaving) {
+		a.hold(addr, name, use{leaving: true})
+		a.services[name] = had
+	}
+}
+
+// arrived says that a Service has in its status what was decided, and nothing else.
+func (a *Allocator) arrived(name types.NamespacedName) {
+	if now := a.services[name]; len(now.leaving) > 0 {
+		a.Release(name)
+		now.leaving = nil
+		a.restore(name, now)
+	}
+}
+
 func (a *Allocator) record(name types.NamespacedName, r request, d Decision) {
 	for _, addr := range d.Addresses {
-		a.hold(addr, name, use{r.share, r.ports})
+		a.hold(addr, name, use{share: r.share, ports: r.ports})
 	}
 	a.services[name] = d
 }
@@ -317,6 +377,10 @@ func (a *Allocator) unavailable(addr netip.Addr, r request) error {
 	for _, other := range a.usersOf(addr) {
 		theirs := a.users[addr][other]
 		switch {
+		case theirs.leaving && slices.Contains(r.had, addr):
+			continue // who shares it keeps it, whatever becomes of the other one
+		case theirs.leaving:
+			return fmt.Errorf("%s is that of Service %s still, which gives it up", addr, other)
 		case r.share.key == "" || theirs.share.key == "":
 			return fmt.Errorf("%s is that of Service %s; to share it, give both the same annotation metallb.io/allow-shared-ip", addr, other)
 		case r.share.key != theirs.share.key:
@@ -354,7 +418,6 @@ func (a *Allocator) assign(svc *corev1.Service, r request, had Decision, namespa
 		field = "metadata.annotations[" + second(annotation(svc, annotationPool)) + "]"
 	}
 	if err == nil {
-		r.had = addressesOf(svc)
 		if d, ok := a.fromPools(pools, svc, r); ok {
 			return d
 		}

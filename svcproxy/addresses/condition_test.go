@@ -120,14 +120,13 @@ func TestConditionOfOneThatNeverHadAnAddress(t *testing.T) {
 	if c := k.condition("w"); c.Status != "False" || !strings.Contains(c.Message, "there is no pool none") {
 		t.Errorf("%+v", c)
 	}
-	class := "cloud.example/lb"
 	k.change("w", func(svc *corev1.Service) {
-		svc.Spec.LoadBalancerClass = &class
+		svc.Spec.Type = corev1.ServiceTypeClusterIP
 		svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{Hostname: "lb.example"}}
 	})
 	k.sync()
 	if c := k.condition("w"); c.Type != "" || k.get("w").Status.LoadBalancer.Ingress[0].Hostname != "lb.example" {
-		t.Errorf("left behind: %+v; the cloud's status is %v", c, k.get("w").Status.LoadBalancer)
+		t.Errorf("left behind: %+v; the status of others is %v", c, k.get("w").Status.LoadBalancer)
 	}
 }
 

@@ -97,15 +97,10 @@ func (c *Controller) Sync(ctx context.Context, s State) ([]manifests.Problem, er
 	problems := append([]manifests.Problem(nil), s.PoolProblems...)
 	var errs []error
 	for _, svc := range s.Services {
-		had := c.allocator.services[nameOf(svc)]
-		d := c.allocator.Allocate(svc, s.NamespaceLabels[svc.Namespace])
+		d, err := c.serve(ctx, svc, s.NamespaceLabels[svc.Namespace])
 		problems = append(problems, d.Problems...)
-		settled, err := c.settle(ctx, svc, d)
 		if err != nil {
 			errs = append(errs, err)
-		}
-		if !settled {
-			c.allocator.linger(nameOf(svc), had)
 		}
 	}
 	problems = append(problems, s.Unserved...)
@@ -113,6 +108,30 @@ func (c *Controller) Sync(ctx context.Context, s State) ([]manifests.Problem, er
 		errs = append(errs, err)
 	}
 	return problems, errors.Join(errs...)
+}
+
+// serve decides about one Service, and keeps from others what may be in its status then.
+func (c *Controller) serve(ctx context.Context, svc *corev1.Service, namespaceLabels map[string]string) (Decision, error) {
+	name := nameOf(svc)
+	had := c.allocator.services[name]
+	if c.allocator.leaves(svc) {
+		c.allocator.leave(svc)
+		return Decision{}, nil
+	}
+	d := c.allocator.Allocate(svc, namespaceLabels)
+	settled, err := c.settle(ctx, svc, d)
+	switch {
+	case settled:
+		c.allocator.arrived(name)
+		if d.deferred {
+			return c.serve(ctx, svc, namespaceLabels)
+		}
+	case isFinal(err) && !slices.Equal(d.Addresses, had.Addresses): // what was refused is in no status
+		c.allocator.restore(name, had)
+	default:
+		c.allocator.linger(name, had)
+	}
+	return d, err
 }
 
 // forget gives back the addresses of Services that are no more.
@@ -178,7 +197,7 @@ func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s S
 	return failed
 }
 
-// isFinal says whether the API server will not take an Event however often it is asked: it may not be
+// isFinal says whether the API server will not take something however often it is asked: it may not be
 // written, or its namespace is ending (which is forbidden, too) or gone, or it is not as the API server wants it.
 func isFinal(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err)

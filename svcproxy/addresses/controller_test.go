@@ -170,9 +170,9 @@ func TestControllerGivesBack(t *testing.T) {
 // that somebody else's finalizer keeps, nor in one that cannot be written, nor under a new leader.
 func TestReleaseFollowsTheWrite(t *testing.T) {
 	for name, leave := range map[string]func(*corev1.Service){
-		"deleted":          func(svc *corev1.Service) { svc.DeletionTimestamp = &metav1.Time{Time: metav1.Now().Time} },
-		"of another class": func(svc *corev1.Service) { svc.Spec.LoadBalancerClass = new("cloud.example/lb") },
-		"elsewhere":        func(svc *corev1.Service) { svc.Annotations["metallb.io/loadBalancerIPs"] = "192.0.2.2" },
+		"deleted":         func(svc *corev1.Service) { svc.DeletionTimestamp = &metav1.Time{Time: metav1.Now().Time} },
+		"of another type": func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeClusterIP },
+		"elsewhere":       func(svc *corev1.Service) { svc.Annotations["metallb.io/loadBalancerIPs"] = "192.0.2.2" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := lbService("a"), lbService("b")
@@ -244,6 +244,70 @@ func TestControllerLeavesOthersAlone(t *testing.T) {
 	}
 }
 
+// What is of a class that others serve is not touched at all: neither what another Portico wrote, nor the finalizer of a cloud's, whatever
+// annotation a user gives it.
+func TestControllerLeavesOtherClassesAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		class     string
+		onlyClass bool
+		deleted   bool
+	}{
+		"of another Portico":                 {class: "example.com/internal"},
+		"without a class":                    {onlyClass: true},
+		"deleted":                            {class: "cloud.example/lb", deleted: true},
+		"without a class, which are others'": {onlyClass: true, deleted: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			svc := lbService("a")
+			k := newControllerCase(t, svc)
+			k.sync() // by the other Portico
+			k.change("a", func(svc *corev1.Service) {
+				if c.class != "" {
+					svc.Spec.LoadBalancerClass = &c.class
+				}
+				if c.deleted { // and a user has put the annotation there
+					svc.DeletionTimestamp, svc.Status.Conditions = new(metav1.Now()), nil
+				}
+			})
+			if err := k.client.Tracker().Add(lbService("b")); err != nil {
+				t.Fatal(err)
+			}
+			k.change("b", func(svc *corev1.Service) { svc.Spec.LoadBalancerClass = new(Class) })
+			k.restart()
+			k.c.allocator.Default = !c.onlyClass
+			k.client.ClearActions()
+			k.sync()
+			k.sync()
+			for _, p := range k.writes() {
+				if p.GetName() == "a" {
+					t.Errorf("written: %s", p.GetPatch())
+				}
+			}
+			if a := k.get("a"); address(a) != "192.0.2.1" || len(a.Finalizers) != 1 || len(a.Annotations) != 1 || Given(a) == c.deleted {
+				t.Errorf("%s %v %v", address(a), a.Finalizers, a.Annotations)
+			}
+			if got := address(k.get("b")); got != "192.0.2.2" {
+				t.Errorf("b has %q, the address that is in another status", got)
+			}
+		})
+	}
+}
+
+// One that another Portico gave its address, or this one when it served another class, can be deleted.
+func TestDeletedOfAnotherClass(t *testing.T) {
+	k := newControllerCase(t, lbService("a"))
+	k.sync()
+	k.change("a", func(svc *corev1.Service) {
+		svc.Spec.LoadBalancerClass, svc.DeletionTimestamp = new("example.com/before"), new(metav1.Now())
+		svc.Finalizers = append(svc.Finalizers, "example.com/hold")
+	})
+	k.restart()
+	k.sync()
+	if a := k.get("a"); address(a) != "" || slices.Contains(a.Finalizers, Finalizer) {
+		t.Errorf("%s %v", address(a), a.Finalizers)
+	}
+}
+
 // What another load balancer gave a Service without a class stays as it is, and nothing of ours comes to it but an explanation.
 func TestControllerLeavesForeignAddressesAlone(t *testing.T) {
 	svc := lbService("klipper")
@@ -266,6 +330,26 @@ func TestControllerLeavesForeignAddressesAlone(t *testing.T) {
 	k.sync()
 	if got := k.get("klipper"); address(got) != "192.0.2.1" || conditionIn(got).Reason != "Assigned" {
 		t.Errorf("%s %v", address(got), got.Status.Conditions)
+	}
+}
+
+// Another load balancer that writes over our address is not written over in turn.
+func TestControllerFightsNoDuel(t *testing.T) {
+	k := newControllerCase(t, lbService("klipper"))
+	k.sync()
+	k.change("klipper", func(svc *corev1.Service) {
+		svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "10.0.0.7"}}
+	})
+	k.sync()
+	k.client.ClearActions()
+	for _, restart := range []bool{false, true, false} {
+		if restart {
+			k.restart()
+		}
+		k.sync()
+	}
+	if got := k.writes(); len(got) > 0 || address(k.get("klipper")) != "10.0.0.7" || Given(k.get("klipper")) {
+		t.Errorf("%d more writes; %s", len(got), address(k.get("klipper")))
 	}
 }
 

@@ -115,6 +115,7 @@ func (c *goldenCase) step(t *testing.T, text []byte) string {
 		if len(d.Addresses) > 0 { // as the Controller does
 			metav1.SetMetaDataAnnotation(&svc.ObjectMeta, AnnotationFrom, d.Pool)
 		}
+		svc.Status.Conditions = []metav1.Condition{*conditionOf(svc, d)}
 		fmt.Fprintf(&out, "%s: %s\n", key, describe(d))
 		problems = append(problems, d.Problems...)
 	}
@@ -191,8 +192,11 @@ func (c *goldenCase) readService(t *testing.T, doc []byte, gone bool) {
 		return
 	case old == nil:
 		c.order = append(c.order, key)
-	case len(s.Status.LoadBalancer.Ingress) == 0:
-		s.Status = old.Status
+	default:
+		s.Status.Conditions = old.Status.Conditions
+		if len(s.Status.LoadBalancer.Ingress) == 0 {
+			s.Status = old.Status
+		}
 		if from, given := old.Annotations[AnnotationFrom]; given {
 			metav1.SetMetaDataAnnotation(&s.ObjectMeta, AnnotationFrom, from)
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 )
 
@@ -34,13 +35,23 @@ func annotation(svc *corev1.Service, name string) (value, key string) {
 	return "", ""
 }
 
-// allocatedFrom is the pool that the addresses of a Service are from, as Portico or MetalLB wrote it down.
+// Given says whether the addresses in the status of a Service are Portico's. The annotation alone does not: users write it. They do
+// not write the condition, which comes in one patch with the addresses.
+func Given(svc *corev1.Service) bool {
+	_, marked := svc.Annotations[AnnotationFrom]
+	c := conditionIn(svc)
+	return marked && c != nil && c.Status == metav1.ConditionTrue
+}
+
+// allocatedFrom is the pool that the addresses of a Service are from, as Portico or MetalLB wrote it down, and whether
+// they are. One that Portico has said something about is MetalLB's no more.
 func allocatedFrom(svc *corev1.Service) (pool string, given bool) {
-	if pool, given = svc.Annotations[AnnotationFrom]; given {
-		return pool, true
+	metalLB, key := annotation(svc, annotationMetalLB)
+	given = Given(svc) || key != "" && !Explained(svc)
+	if pool, marked := svc.Annotations[AnnotationFrom]; marked {
+		return pool, given
 	}
-	pool, key := annotation(svc, annotationMetalLB)
-	return pool, key != ""
+	return metalLB, given
 }
 
 // request is what a Service asks for.
@@ -80,6 +91,7 @@ func readRequest(svc *corev1.Service) (request, error) {
 	r.pool, _ = annotation(svc, annotationPool)
 	r.share.key, _ = annotation(svc, annotationShare)
 	_, r.given = allocatedFrom(svc)
+	r.had = addressesOf(svc)
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
 		r.share.backends = labels.Set(svc.Spec.Selector).String()
 	}

@@ -26,13 +26,12 @@ type serviceClaim struct {
 // claimOf reads what a Service that is Portico's (Config.serves) wants announced: nothing, unless it has addresses that this
 // program gave it. The status is what counts; users cannot write it.
 func claimOf(svc *corev1.Service, slicesOf iter.Seq[*discoveryv1.EndpointSlice]) (serviceClaim, bool) {
-	pool, given := svc.Annotations[addresses.AnnotationFrom]
-	if !given || svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.DeletionTimestamp != nil {
+	if !addresses.Given(svc) || svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.DeletionTimestamp != nil {
 		return serviceClaim{}, false
 	}
 	c := serviceClaim{
 		object: corev1.ObjectReference{Kind: manifests.KindService, APIVersion: "v1", Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID},
-		pool:   pool, local: svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
+		pool:   svc.Annotations[addresses.AnnotationFrom], local: svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 	}
 	for _, in := range svc.Status.LoadBalancer.Ingress {
 		if addr, err := netip.ParseAddr(in.IP); err == nil {

@@ -155,6 +155,7 @@ func (s *settings) desired(p *pooled, claims map[string]serviceClaim) (announce.
 	by := map[netip.Addr][]corev1.ObjectReference{}
 	var problems []manifests.Problem
 	advertised := map[string]addresses.Advertised{}
+	nodes := s.byAddress()
 	for _, key := range slices.Sorted(maps.Keys(claims)) {
 		c := claims[key]
 		from, known := advertised[c.pool]
@@ -167,6 +168,10 @@ func (s *settings) desired(p *pooled, claims map[string]serviceClaim) (announce.
 			continue
 		}
 		for _, addr := range c.addresses {
+			if node, own := nodes[addr]; own {
+				problems = append(problems, ofNode(c, addr, node))
+				continue
+			}
 			one := announce.Claim{Key: c.addresses[0], Local: c.local, Serving: c.servingFor(addr), Nodes: from.Nodes, Interfaces: from.Interfaces}
 			if other, shared := d.Claims[addr]; shared {
 				one = merge(other, one)
@@ -176,6 +181,28 @@ func (s *settings) desired(p *pooled, claims map[string]serviceClaim) (announce.
 		}
 	}
 	return d, by, problems
+}
+
+// byAddress has the names of the nodes by all of their addresses.
+func (s *settings) byAddress() map[netip.Addr]string {
+	all := map[netip.Addr]string{}
+	for _, n := range s.nodes {
+		for _, a := range n.Status.Addresses {
+			if addr, err := netip.ParseAddr(a.Address); err == nil {
+				all[addr.Unmap()] = n.Name
+			}
+		}
+	}
+	return all
+}
+
+// ofNode: whoever announced it would take it from the node.
+func ofNode(c serviceClaim, addr netip.Addr, node string) manifests.Problem {
+	return manifests.Problem{
+		Object: manifests.Ref{Kind: manifests.KindService, Namespace: c.object.Namespace, Name: c.object.Name},
+		Field:  "status.loadBalancer.ingress",
+		Text:   fmt.Sprintf("%s is an address of node %s, so no node announces it; take it out of pool %s, and ask for another one", addr, node, c.pool),
+	}
 }
 
 func unannounced(c serviceClaim) manifests.Problem {

@@ -66,6 +66,7 @@ func TestNodeOf(t *testing.T) {
 func balanced(pool string, ips ...string) *corev1.Service {
 	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", Annotations: map[string]string{addresses.AnnotationFrom: pool}}}
 	s.Spec.Type = corev1.ServiceTypeLoadBalancer
+	s.Status.Conditions = []metav1.Condition{{Type: addresses.ConditionAssigned, Status: metav1.ConditionTrue}}
 	for _, ip := range ips {
 		s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: ip})
 	}
@@ -87,8 +88,12 @@ func TestClaimOf(t *testing.T) {
 	changed.Spec.Type = corev1.ServiceTypeClusterIP
 	strangers := balanced("p", "192.0.2.1")
 	strangers.Annotations = nil
+	claimed, another := balanced("p", "192.0.2.1"), balanced("p", "192.0.2.1")
+	claimed.Status.Conditions = nil
+	another.Status.Conditions[0].Status = metav1.ConditionFalse
 	for name, s := range map[string]*corev1.Service{
 		"no address": balanced("p"), "being deleted": gone, "not LoadBalancer any more": changed, "of another controller": strangers,
+		"by its annotation alone": claimed, "of another load balancer": another,
 	} {
 		if c, ok := claimOf(s, slices.Values(slicesOf())); ok {
 			t.Errorf("%s: claims %v", name, c)
@@ -212,6 +217,26 @@ func TestDesired(t *testing.T) {
 				t.Errorf("nodes %v at %v, reached at %v", got.Nodes, got.Addresses, got.NextHops)
 			}
 		})
+	}
+}
+
+// What a node is reached at is announced by nobody, whatever a Service or a pool says, and whether or not the node lives.
+func TestAddressesOfNodesAreTheirs(t *testing.T) {
+	outer := node("b", "192.0.2.101", func(n *corev1.Node) {
+		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "192.0.2.1"})
+	})
+	for ip, want := range map[string]string{
+		"192.0.2.100": "192.0.2.100 is an address of node a, so no node announces it",
+		"192.0.2.1":   "192.0.2.1 is an address of node b",
+		"192.0.2.2":   "",
+	} {
+		s := settings{nodes: []*corev1.Node{node("a", "192.0.2.100"), outer}}
+		claim, _ := claimOf(balanced("p", ip), slices.Values(slicesOf()))
+		p := s.pooled(nil)
+		got, by, problems := s.desired(&p, map[string]serviceClaim{"default/web": claim})
+		if on := want == ""; len(got.Claims) == 1 != on || len(by) == 1 != on || len(problems) == 0 != on || !strings.Contains(fmt.Sprint(problems), want) {
+			t.Errorf("%s: announced %v, %v", ip, got.Claims, problems)
+		}
 	}
 }
 
