@@ -129,7 +129,9 @@ func (x *Exchange) TLS() bool { return x.peer.secure }
 
 // Secure reports whether the client spoke TLS, with us or with a load balancer before us that says in its PROXY
 // header that the client has connected to port 443, as ingress-nginx takes it.
-func (x *Exchange) Secure() bool { return x.peer.secure || x.peer.proxied && x.peer.local.Port() == 443 }
+func (x *Exchange) Secure() bool {
+	return x.peer.secure || x.peer.proxied && x.peer.local.Port() == 443
+}
 
 // ServerName is the name that the client asked for in its TLS handshake, or "".
 func (x *Exchange) ServerName() string { return x.peer.serverName }
