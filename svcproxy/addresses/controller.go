@@ -61,7 +61,6 @@ type Controller struct {
 	log       *zap.Logger
 	write     writer
 	allocator *Allocator
-	begun     bool
 	known     map[types.NamespacedName]bool
 	told      map[manifests.Problem]bool
 }
@@ -89,10 +88,7 @@ func NewController(cfg Config) (*Controller, error) {
 // the State that comes with it is on its way.
 func (c *Controller) Sync(ctx context.Context, s State) ([]manifests.Problem, error) {
 	c.allocator.SetPools(s.Pools)
-	if !c.begun {
-		c.allocator.Begin(s.Services, func(namespace string) map[string]string { return s.NamespaceLabels[namespace] })
-		c.begun = true
-	}
+	c.begin(s)
 	c.forget(s.Services)
 	problems := append([]manifests.Problem(nil), s.PoolProblems...)
 	var errs []error
@@ -108,6 +104,12 @@ func (c *Controller) Sync(ctx context.Context, s State) ([]manifests.Problem, er
 		errs = append(errs, err)
 	}
 	return problems, errors.Join(errs...)
+}
+
+// begin takes over what those Services have that were not looked at before.
+func (c *Controller) begin(s State) {
+	first := slices.DeleteFunc(slices.Clone(s.Services), func(svc *corev1.Service) bool { return c.known[nameOf(svc)] })
+	c.allocator.Begin(first, func(namespace string) map[string]string { return s.NamespaceLabels[namespace] })
 }
 
 // serve decides about one Service, and keeps from others what may be in its status then.
