@@ -185,7 +185,7 @@ func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s S
 		if c.told[p] {
 			continue
 		}
-		err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, eventReason(p, s), noted(p))
+		err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, c.eventReason(p, s), noted(p))
 		switch {
 		case err == nil:
 		case isFinal(err):
@@ -205,7 +205,7 @@ func isFinal(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err)
 }
 
-func eventReason(p manifests.Problem, s State) string {
+func (c *Controller) eventReason(p manifests.Problem, s State) string {
 	switch {
 	case slices.Contains(s.Unserved, p):
 		return "NotServed"
@@ -214,7 +214,8 @@ func eventReason(p manifests.Problem, s State) string {
 	case p.Object.Kind == KindPool, p.Object.Kind == manifests.KindConfigMap:
 		return "BadPool"
 	}
-	return reasonOf(p)
+	has := c.allocator.services[types.NamespacedName{Namespace: p.Object.Namespace, Name: p.Object.Name}]
+	return reasonOf(p, len(has.Addresses) > 0)
 }
 
 func reference(ref manifests.Ref, s State) corev1.ObjectReference {
