@@ -177,19 +177,19 @@ metadata: {name: tenants}
 spec: {addresses: [192.0.2.9/32]}
 `)
 	event(t, "IPAddressPool", ns, "tenants", "BadPool", "start svcproxy with --lb-pool-namespace")
-	l2 := func(operator string) string {
+	l2 := func(expression string) string {
 		return `
 apiVersion: metallb.io/v1beta1
 kind: L2Advertisement
 metadata: {name: typo}
-spec: {ipAddressPools: [typo], nodeSelectors: [{matchExpressions: [{key: kubernetes.io/hostname, operator: ` + operator + `}]}]}
+spec: {ipAddressPools: [typo], nodeSelectors: [{matchExpressions: [{` + expression + `}]}]}
 `
 	}
 	pool := func(addresses string) string {
 		return "\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: typo}\nspec: {addresses: [" + addresses + "], autoAssign: false}\n---\n"
 	}
 	const free = "172.30.1.7"
-	apply(t, own, pool(free+"/32")+l2("Exists"))
+	apply(t, own, pool(free+"/32")+l2("key: kubernetes.io/hostname, operator: Exists"))
 	t.Cleanup(func() {
 		if _, err := up.Kubectl(context.Background(), "delete", "ipaddresspool,l2advertisement", "-n", own, "typo"); err != nil {
 			t.Error(err)
@@ -205,7 +205,19 @@ spec: {ipAddressPools: [typo], nodeSelectors: [{matchExpressions: [{key: kuberne
 		return ""
 	}
 	suite.Wait(t, 20*time.Second, "a node has the address", holder)
-	apply(t, own, pool(free+"/320")+l2("Perhaps"))
+	for spec, why := range map[string]string{
+		l2("key: kubernetes.io/hostname, operator: Perhaps"):                                                   `Unsupported value: "Perhaps"`,
+		l2("key: kubernetes.io/hostname, operator: In"):                                                        "spec.nodeSelectors[0].matchExpressions[0]",
+		l2("key: kubernetes.io/hostname, operator: Exists, values: [node1]"):                                   "spec.nodeSelectors[0].matchExpressions[0]",
+		strings.Replace(l2("key: a, operator: Exists"), "nodeSelectors", "serviceSelectors", 1):                "spec.serviceSelectors: Too many",
+		strings.Replace(l2("key: a, operator: Exists"), "nodeSelectors", `interfaces: [""], nodeSelectors`, 1): "spec.interfaces[0]",
+	} {
+		if _, err := up.KubectlInput(t.Context(), spec, "apply", "-n", own, "-f", "-"); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("the API server does not refuse with %q: %v\n%s", why, err, spec)
+		}
+	}
+	// What it cannot know to be wrong takes nothing off the air.
+	apply(t, own, pool(free+"/320")+l2("key: a host, operator: Exists"))
 	event(t, "IPAddressPool", own, "typo", "BadPool", "/320")
 	event(t, "L2Advertisement", own, "typo", "BadL2Advertisement", "it counts as it was before")
 	condition(t, ns, "web", "True", "KeepsAddress", "the Service keeps "+free)

@@ -84,8 +84,8 @@ func (a *Allocator) leaves(svc *corev1.Service) bool {
 		(svc.DeletionTimestamp == nil || !Explained(svc))
 }
 
-// Begin takes over what Services have, oldest first, before anything new is given out. To be
-// called once, with all of them: a new leader decides as the old one did.
+// Begin takes over what Services have that nothing was decided about yet, oldest first, before anything new is given
+// out: a new leader decides as the old one did.
 func (a *Allocator) Begin(services []*corev1.Service, namespaceLabels func(string) map[string]string) {
 	services = slices.Clone(services)
 	slices.SortStableFunc(services, func(x, y *corev1.Service) int {

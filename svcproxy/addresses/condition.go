@@ -40,23 +40,20 @@ func conditionOf(svc *corev1.Service, d Decision) *metav1.Condition {
 	}
 	for _, p := range d.Problems[:min(len(d.Problems), 1)] {
 		c.Message = shorten(noted(p), maxMessage)
-		if len(d.Addresses) > 0 {
-			c.Reason = reasonKept
-		}
-		if len(d.Addresses) == 0 || p.Field == fieldStatus {
-			c.Reason = reasonOf(p)
-		}
+		c.Reason = reasonOf(p, len(d.Addresses) > 0)
 	}
 	return &c
 }
 
-// reasonOf is the reason of a Problem of a Service.
-func reasonOf(p manifests.Problem) string {
-	switch p.Field {
-	case fieldStatus:
+// reasonOf is the reason of a Problem of a Service, which has an address or has none.
+func reasonOf(p manifests.Problem, has bool) string {
+	switch {
+	case p.Field == fieldStatus:
 		return reasonNoPool
-	case fieldForeign:
+	case p.Field == fieldForeign:
 		return reasonForeign
+	case has:
+		return reasonKept
 	}
 	return reasonNone
 }

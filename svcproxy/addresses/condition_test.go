@@ -111,6 +111,17 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+// The Event has the reason that the condition has.
+func TestEventOfOneThatKeepsItsAddress(t *testing.T) {
+	k := newControllerCase(t, lbService("a"))
+	k.sync()
+	k.change("a", func(svc *corev1.Service) { svc.Annotations["metallb.io/loadBalancerIPs"] = "192.0.2" })
+	k.sync()
+	if got := k.events(); len(got) != 2 || !strings.HasPrefix(got[1], "Warning KeepsAddress a: ") || conditionIn(k.get("a")).Reason != "KeepsAddress" {
+		t.Errorf("events %q", got)
+	}
+}
+
 // A Service that waited and is not ours any more keeps nothing of ours, though it never had an address.
 func TestConditionOfOneThatNeverHadAnAddress(t *testing.T) {
 	svc := conditioned("w")

@@ -61,7 +61,6 @@ type Controller struct {
 	log       *zap.Logger
 	write     writer
 	allocator *Allocator
-	begun     bool
 	known     map[types.NamespacedName]bool
 	told      map[manifests.Problem]bool
 }
@@ -89,10 +88,7 @@ func NewController(cfg Config) (*Controller, error) {
 // the State that comes with it is on its way.
 func (c *Controller) Sync(ctx context.Context, s State) ([]manifests.Problem, error) {
 	c.allocator.SetPools(s.Pools)
-	if !c.begun {
-		c.allocator.Begin(s.Services, func(namespace string) map[string]string { return s.NamespaceLabels[namespace] })
-		c.begun = true
-	}
+	c.begin(s)
 	c.forget(s.Services)
 	problems := append([]manifests.Problem(nil), s.PoolProblems...)
 	var errs []error
@@ -108,6 +104,12 @@ func (c *Controller) Sync(ctx context.Context, s State) ([]manifests.Problem, er
 		errs = append(errs, err)
 	}
 	return problems, errors.Join(errs...)
+}
+
+// begin takes over what those Services have that were not looked at before.
+func (c *Controller) begin(s State) {
+	first := slices.DeleteFunc(slices.Clone(s.Services), func(svc *corev1.Service) bool { return c.known[nameOf(svc)] })
+	c.allocator.Begin(first, func(namespace string) map[string]string { return s.NamespaceLabels[namespace] })
 }
 
 // serve decides about one Service, and keeps from others what may be in its status then.
@@ -183,7 +185,7 @@ func (c *Controller) tell(ctx context.Context, problems []manifests.Problem, s S
 		if c.told[p] {
 			continue
 		}
-		err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, eventReason(p, s), noted(p))
+		err := c.write.event(ctx, reference(p.Object, s), corev1.EventTypeWarning, c.eventReason(p, s), noted(p))
 		switch {
 		case err == nil:
 		case isFinal(err):
@@ -203,7 +205,7 @@ func isFinal(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err)
 }
 
-func eventReason(p manifests.Problem, s State) string {
+func (c *Controller) eventReason(p manifests.Problem, s State) string {
 	switch {
 	case slices.Contains(s.Unserved, p):
 		return "NotServed"
@@ -212,7 +214,8 @@ func eventReason(p manifests.Problem, s State) string {
 	case p.Object.Kind == KindPool, p.Object.Kind == manifests.KindConfigMap:
 		return "BadPool"
 	}
-	return reasonOf(p)
+	has := c.allocator.services[types.NamespacedName{Namespace: p.Object.Namespace, Name: p.Object.Name}]
+	return reasonOf(p, len(has.Addresses) > 0)
 }
 
 func reference(ref manifests.Ref, s State) corev1.ObjectReference {

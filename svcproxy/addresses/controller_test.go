@@ -219,6 +219,21 @@ func TestReleaseFollowsTheWrite(t *testing.T) {
 	}
 }
 
+// What Services have is theirs also if the first of them are looked at before there are pools.
+func TestTakeOverWhenPoolsCome(t *testing.T) {
+	before := lbService("before")
+	before.Annotations = map[string]string{"metallb.io/ip-allocated-from-pool": "p"}
+	before.Status.LoadBalancer = corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: "192.0.2.1"}}}
+	k := newControllerCase(t, lbService("a"), before)
+	if _, err := k.c.Sync(t.Context(), State{}); err != nil {
+		t.Fatal(err)
+	}
+	k.sync()
+	if got := address(k.get("a")) + "," + address(k.get("before")); got != "192.0.2.2,192.0.2.1" {
+		t.Errorf("a and before have %s", got)
+	}
+}
+
 // A new leader takes over a Service that has our annotation and a wish, and no address.
 func TestTakeOverOfNothing(t *testing.T) {
 	svc := lbService("a")

@@ -3,6 +3,7 @@ package addresses
 import (
 	"bytes"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +16,10 @@ type schema struct {
 	Properties map[string]schema
 	Items      *schema
 	Default    any
+	Enum       []string
+	MinLength  int
+	MaxItems   *int
+	OneOf      []schema
 }
 
 func (s schema) at(path ...string) (schema, bool) {
@@ -43,6 +48,23 @@ func (s schema) defaults(path string, into map[string]any) map[string]any {
 		p.defaults(strings.TrimPrefix(path+"."+name, "."), into)
 	}
 	return into
+}
+
+// expressions checks that each selector below s refuses what labels.Selector would: no two svcproxys that start at different times
+// may have different opinions of a resource.
+func (s schema) expressions(t *testing.T, path string) {
+	t.Helper()
+	if e, ok := s.Properties["matchExpressions"]; ok {
+		if e.Items == nil || len(e.Items.OneOf) != 2 || !slices.Equal(e.Items.Properties["operator"].Enum, []string{"In", "NotIn", "Exists", "DoesNotExist"}) {
+			t.Errorf("%s: what operators there are, and which of them need values, is not said", path)
+		}
+	}
+	if s.Items != nil {
+		s.Items.expressions(t, path+"[]")
+	}
+	for name, p := range s.Properties {
+		p.expressions(t, path+"."+name)
+	}
 }
 
 // Every field of MetalLB's, and so every field that is read, is in the CRD that is shipped: the API server drops what is not.
@@ -101,6 +123,10 @@ func TestShippedCRDs(t *testing.T) {
 		spec, _ := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.at("spec")
 		if diff := cmp.Diff(defaults[kind], spec.defaults("", map[string]any{})); diff != "" {
 			t.Errorf("%s: defaults %s", kind, diff)
+		}
+		spec.expressions(t, kind)
+		if at, ok := spec.at("serviceSelectors"); kind == KindL2Advertisement && (!ok || at.Properties == nil || *spec.Properties["serviceSelectors"].MaxItems != 0 || spec.Properties["interfaces"].Items.MinLength != 1) {
+			t.Error("serviceSelectors, or interfaces without a name, are not refused")
 		}
 		delete(fields, kind)
 	}

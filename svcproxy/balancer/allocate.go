@@ -82,8 +82,8 @@ func (b *Balancer) due() bool {
 	return b.allot
 }
 
-// state is what is decided from; false, if no Service is known yet. It has no Services if nobody has
-// made a pool, so that LoadBalancer Services are somebody else's. It costs what candidates and
+// state is what is decided from; false, if no Service is known yet. If nobody has made a pool
+// LoadBalancer Services are somebody else's, and it has only those that something was written to. It costs what candidates and
 // problems there are.
 func (b *Balancer) state(namespaces cache.SharedIndexInformer, unserved []manifests.Problem) (addresses.State, bool) {
 	b.mu.Lock()
@@ -108,9 +108,10 @@ func (b *Balancer) state(namespaces cache.SharedIndexInformer, unserved []manife
 		}
 	}
 	s.UIDs = settings.uids
-	if len(p.pools)+len(p.problems)+len(settings.unreadable) > 0 || slices.ContainsFunc(services, touched) {
-		s.Services = services
+	if len(p.pools)+len(p.problems)+len(settings.unreadable) == 0 {
+		services = slices.DeleteFunc(services, func(svc *corev1.Service) bool { return !touched(svc) })
 	}
+	s.Services = services
 	return s, true
 }
 

@@ -1,24 +1,19 @@
 package balancer
 
 import (
-	"sync"
-
 	"github.com/portico-ingress/portico/manifests"
 	"github.com/portico-ingress/portico/svcproxy/addresses"
 )
 
 // lastGood remembers L2Advertisements as they were when they were last right: one that is changed to something that cannot be read
 // counts as it was, so that a slip of the pen takes no address off the air. What it was before this process began nobody
-// knows; such a one is left out. It is for several goroutines.
+// knows; such a one is left out. It is for one goroutine at a time, and for what is newer each time.
 type lastGood struct {
-	mu sync.Mutex
 	l2 map[manifests.Ref]addresses.L2Advertisement
 }
 
 // heed gives the L2Advertisements that count, and tells settings what is wrong with the others.
 func (g *lastGood) heed(s *settings, now []resource[addresses.L2Advertisement]) (all []addresses.L2Advertisement) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	before := g.l2
 	g.l2 = make(map[manifests.Ref]addresses.L2Advertisement, len(now))
 	for _, r := range now {

@@ -36,7 +36,9 @@ type watcher struct {
 
 	nodes, configMaps cache.SharedIndexInformer
 
-	good lastGood
+	// reading is held from looking at what there is until good knows: the last that good hears is the newest.
+	reading sync.Mutex
+	good    lastGood
 
 	mu        sync.Mutex
 	pools, l2 cache.SharedIndexInformer // nil while the cluster does not have the resource
@@ -148,6 +150,8 @@ func (w *watcher) resourcesSynced() bool {
 
 // settings are what is known now, in the order of names.
 func (w *watcher) settings() *settings {
+	w.reading.Lock()
+	defer w.reading.Unlock()
 	poolsIn, l2In := w.resources()
 	s := &settings{self: w.cfg.Node, nodes: typed[corev1.Node](w.nodes), configMaps: typed[corev1.ConfigMap](w.configMaps)}
 	s.setPools(within(s, addresses.KindPool, w.cfg.PoolNamespaces, decoded[addresses.IPAddressPool](poolsIn)))
