@@ -212,12 +212,12 @@ func (c *cluster) start(name string) {
 // dial makes one connection from the client and says which node took it: nobody, if the address
 // moved while the connection was open. Such a one breaks, because the new node does not know it: nobody hands it over
 // here. On a busy machine that may be before Dial looks: the old node's SYN and ACK made the connection (a reset
-// is ECONNREFUSED before them, and ECONNRESET after), and the new node got the client's ACK.
+// is ECONNREFUSED before them, ECONNRESET after, and EPIPE after the old node's last word), and the new node got the client's ACK.
 func (c *cluster) dial(vip string, patience time.Duration) (string, error) {
 	var name string
 	err := c.in("client", func() error {
 		conn, err := net.DialTimeout("tcp", net.JoinHostPort(vip, "80"), patience)
-		if errors.Is(err, syscall.ECONNRESET) {
+		if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 			return nil
 		}
 		if err != nil {
