@@ -167,6 +167,7 @@ type childConfig struct {
 	Duties     map[netip.Addr]Duty
 	Interfaces []string
 	Announcer  *childAnnouncer
+	DataPlane  *childDataPlane
 }
 
 // childEvent is what a node of a test says, one JSON object a line.
@@ -196,9 +197,12 @@ func runChild(text string) int {
 		}
 	}()
 	var err error
-	if config.Announcer != nil {
+	switch {
+	case config.Announcer != nil:
 		err = config.Announcer.run(ctx, says)
-	} else {
+	case config.DataPlane != nil:
+		err = config.DataPlane.run(ctx, says)
+	default:
 		r := NewResponder(ResponderConfig{
 			Interfaces:  config.Interfaces,
 			Announced:   func(a netip.Addr) { says <- childEvent{Announced: a} },
@@ -258,6 +262,35 @@ func (l *lan) node(host string, config childConfig) *node {
 
 // kill ends the process without a word: `ip netns exec` has become it.
 func (n *node) kill() { n.signal(syscall.SIGKILL) }
+
+// stop has the process end in order.
+func (n *node) stop() {
+	n.t.Helper()
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// ended waits until a process that was stopped has ended.
+func (n *node) ended() {
+	n.t.Helper()
+	for timeout := time.After(20 * time.Second); ; {
+		select {
+		case _, open := <-n.says:
+			if open {
+				continue
+			}
+			if err := n.cmd.Wait(); err != nil {
+				n.t.Error(err)
+			}
+			return
+		case <-timeout:
+			n.t.Error("a node that was stopped does not end")
+			n.kill()
+			return
+		}
+	}
+}
 
 func (n *node) signal(s os.Signal) {
 	if n.cmd.ProcessState != nil {

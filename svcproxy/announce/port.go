@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
@@ -20,6 +21,9 @@ type port struct {
 	link
 	arp, ndp *packet.Conn
 	groups   groupMembers
+	// closed is for those who read: what a closed socket answers them is not always the same error, and none of them
+	// is that of package net.
+	closed chan struct{}
 }
 
 // openPort opens the two packet sockets. Both see only what arrived on this very link: frames
@@ -35,7 +39,7 @@ func openPort(l link) (*port, error) {
 		arp.Close()
 		return nil, fmt.Errorf("announce: NDP on %s: %w", l.name, err)
 	}
-	return &port{link: l, arp: arp, ndp: ndp, groups: groupMembers{ifi: ifi}}, nil
+	return &port{link: l, arp: arp, ndp: ndp, groups: groupMembers{ifi: ifi}, closed: make(chan struct{})}, nil
 }
 
 // neighborDiscovery lets solicitations and advertisements pass: next header ICMPv6, hop limit
@@ -67,9 +71,30 @@ func listen(ifi *net.Interface, etherType int, match []bpf.Instruction) (*packet
 }
 
 func (p *port) close() {
+	close(p.closed)
 	p.arp.Close()
 	p.ndp.Close()
 	p.groups.close()
+}
+
+// read gives each frame to take until the port is closed.
+func (p *port) read(conn net.PacketConn, take func(frame []byte)) {
+	buf := make([]byte, icmpTypeOffset+maxNDPLen)
+	for patience := time.Duration(0); ; {
+		n, _, err := conn.ReadFrom(buf)
+		if err == nil {
+			patience = 0
+			take(buf[:n])
+			continue
+		}
+		// ENETDOWN, mostly: the link went, and its port is closed in a moment.
+		patience = min(max(2*patience, time.Millisecond), time.Second)
+		select {
+		case <-p.closed:
+			return
+		case <-time.After(patience):
+		}
+	}
 }
 
 func (p *port) sendARP(a arpPacket) error {

@@ -2,10 +2,8 @@ package announce
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -199,7 +197,7 @@ func (r *Responder) follow(ctx context.Context, readers *sync.WaitGroup) error {
 		for range updates { // its sender ends only when it is heard
 		}
 	}()
-	r.refreshLinks(ctx, readers)
+	r.refreshLinks(readers)
 	r.loop(ctx, updates, readers)
 	return nil
 }
@@ -217,9 +215,9 @@ func (r *Responder) loop(ctx context.Context, updates <-chan netlink.LinkUpdate,
 			if !open || !drain(updates) {
 				return
 			}
-			r.refreshLinks(ctx, readers)
+			r.refreshLinks(readers)
 		case <-list.C:
-			r.refreshLinks(ctx, readers)
+			r.refreshLinks(readers)
 		case <-r.poke:
 		case <-timer.C:
 		}
@@ -243,7 +241,7 @@ func drain(updates <-chan netlink.LinkUpdate) (open bool) {
 
 // refreshLinks opens and closes ports until they are those that there should be. A link that
 // cannot be opened is tried again, and does not stop the others.
-func (r *Responder) refreshLinks(ctx context.Context, readers *sync.WaitGroup) {
+func (r *Responder) refreshLinks(readers *sync.WaitGroup) {
 	used, skipped, err := usableLinks(r.cfg.Interfaces)
 	if err != nil {
 		r.log.Warn("interfaces cannot be listed", zap.Error(err))
@@ -284,8 +282,8 @@ func (r *Responder) refreshLinks(ctx context.Context, readers *sync.WaitGroup) {
 		r.log.Info("announcing on interface", zap.String("interface", l.name))
 		r.ports[index] = p
 		fresh = true
-		readers.Go(func() { r.readARP(ctx, p) })
-		readers.Go(func() { r.readNDP(ctx, p) })
+		readers.Go(func() { r.readARP(p) })
+		readers.Go(func() { r.readNDP(p) })
 	}
 	if fresh {
 		r.joinLocked()
@@ -402,8 +400,8 @@ func (r *Responder) reachesLocked(d *duty) bool {
 	return false
 }
 
-func (r *Responder) readARP(ctx context.Context, p *port) {
-	r.read(ctx, p.arp, func(frame []byte) {
+func (r *Responder) readARP(p *port) {
+	p.read(p.arp, func(frame []byte) {
 		a, err := parseARP(frame)
 		if err != nil {
 			r.count(verdictMalformed)
@@ -414,8 +412,8 @@ func (r *Responder) readARP(ctx context.Context, p *port) {
 	})
 }
 
-func (r *Responder) readNDP(ctx context.Context, p *port) {
-	r.read(ctx, p.ndp, func(frame []byte) {
+func (r *Responder) readNDP(p *port) {
+	p.read(p.ndp, func(frame []byte) {
 		n, err := parseNDP(frame)
 		if err != nil {
 			r.count(verdictMalformed)
@@ -424,25 +422,6 @@ func (r *Responder) readNDP(ctx context.Context, p *port) {
 		addr, v := judgeNDP(n, p.mac, func(addr netip.Addr) standing { return r.standing(addr, p) })
 		r.settle(p, addr, v, n.source, func() error { return p.sendNDP(ndpAnswer(n, addr, p.mac)) })
 	})
-}
-
-// read gives each frame to take until the socket is closed.
-func (r *Responder) read(ctx context.Context, conn net.PacketConn, take func(frame []byte)) {
-	buf := make([]byte, icmpTypeOffset+maxNDPLen)
-	for patience := time.Duration(0); ; {
-		n, _, err := conn.ReadFrom(buf)
-		switch {
-		case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrClosed):
-			return
-		case err != nil:
-			// ENETDOWN, mostly: the link went, and its port is closed in a moment.
-			patience = min(max(2*patience, time.Millisecond), time.Second)
-			wait(ctx, patience)
-		default:
-			patience = 0
-			take(buf[:n])
-		}
-	}
 }
 
 // standing is what the Responder does about addr on one link.

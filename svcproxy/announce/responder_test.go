@@ -240,7 +240,7 @@ func TestConflictWhileAnnouncing(t *testing.T) {
 	}
 }
 
-// Interfaces come, go, and become part of a bridge, and announcements follow.
+// Interfaces come, go, and become part of a bridge, and announcements follow. Those who listened on them end as well.
 func TestInterfacesComeAndGo(t *testing.T) {
 	l := newLAN(t)
 	l.host("node1", 1)
@@ -270,6 +270,8 @@ func TestInterfacesComeAndGo(t *testing.T) {
 	for _, vip := range bothVIPs {
 		l.resolves("client", vip, node1MAC)
 	}
+	n.stop()
+	n.ended()
 }
 
 // A frame that a lower interface takes to an upper one is answered by the upper one alone.

@@ -1,21 +1,52 @@
 package handover
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// isNeighbour tells whether packets to a node go there by Ethernet, without a router on the way, at this moment.
-func isNeighbour(links *netlink.Handle, node netip.Addr) bool {
+// ways is who knows the routes and the devices: netlink.Handle.
+type ways interface {
+	RouteGet(to net.IP) ([]netlink.Route, error)
+	LinkByIndex(index int) (netlink.Link, error)
+	Close()
+}
+
+// isNeighbour tells whether packets to a node go there by Ethernet, without a router on the way, at this moment. An error
+// says that the kernel did not tell.
+func isNeighbour(links ways, node netip.Addr) (bool, error) {
 	routes, err := links.RouteGet(net.IP(node.AsSlice()))
-	if err != nil || len(routes) != 1 || !isDirect(&routes[0]) {
-		return false
+	if isNoWay(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("handover: the way to %s: %w", node, err)
+	}
+	if len(routes) != 1 || !isDirect(&routes[0]) {
+		return false, nil
 	}
 	link, err := links.LinkByIndex(routes[0].LinkIndex)
-	return err == nil && isEthernet(link.Attrs())
+	if gone := (netlink.LinkNotFoundError{}); errors.As(err, &gone) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("handover: the device that leads to %s: %w", node, err)
+	}
+	return isEthernet(link.Attrs()), nil
+}
+
+// isNoWay tells whether an error is the kernel's word that it has no route: none at all; one of type unreachable, prohibit or
+// blackhole, in this order; or no IP of this family.
+func isNoWay(err error) bool {
+	return slices.ContainsFunc([]unix.Errno{
+		unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL, unix.EAFNOSUPPORT, unix.EOPNOTSUPP,
+	}, func(e unix.Errno) bool { return errors.Is(err, e) })
 }
 
 // isDirect tells whether a route has neither a router, be it of the other family (RTA_VIA), nor puts packets into others.

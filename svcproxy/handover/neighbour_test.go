@@ -1,7 +1,9 @@
 package handover
 
 import (
+	"errors"
 	"maps"
+	"net"
 	"net/netip"
 	"os/exec"
 	"strings"
@@ -35,6 +37,10 @@ func TestIsNeighbour(t *testing.T) {
 	ip(t, here, "route add 198.51.101.0/24 via inet6 fd00:168::11 dev eth0")
 	ip(t, here, "route add 198.51.102.0/24 nexthop via 192.168.0.11 nexthop via 192.168.0.100")
 	ip(t, here, "route add blackhole 198.51.103.0/24")
+	ip(t, here, "route add unreachable 198.51.107.0/24")
+	ip(t, here, "route add unreachable 2001:db8:3::/64")
+	ip(t, here, "route add prohibit 198.51.108.0/24")
+	ip(t, here, "route add prohibit 2001:db8:4::/64")
 	ip(t, here, "route add 198.51.104.7/32 dev eth0")
 	ip(t, here, "route add 2001:db8:2::7/128 dev eth0")
 	ip(t, here, "route add 198.51.105.7/32 dev pods")
@@ -60,12 +66,16 @@ func TestIsNeighbour(t *testing.T) {
 		{"behind a tunnel", "198.51.100.7", false},
 		{"behind a tunnel", "2001:db8:1::7", false},
 		{"nowhere", "198.51.103.7", false},
+		{"unreachable", "198.51.107.7", false},
+		{"unreachable", "2001:db8:3::7", false},
+		{"prohibited", "198.51.108.7", false},
+		{"prohibited", "2001:db8:4::7", false},
 		{"this one", "192.168.0.10", false},
 		{"loopback", "127.0.0.1", false},
 		{"loopback", "::1", false},
 	} {
-		if got := isNeighbour(table.links, netip.MustParseAddr(c.node)); got != c.want {
-			t.Errorf("%s (%s): %v, want %v", c.name, c.node, got, c.want)
+		if got, err := isNeighbour(table.links, netip.MustParseAddr(c.node)); err != nil || got != c.want {
+			t.Errorf("%s (%s): %v, %v, want %v", c.name, c.node, got, err, c.want)
 		}
 	}
 }
@@ -116,5 +126,64 @@ func TestSetAfterRoutesChanged(t *testing.T) {
 		if got := inKernel(t, table); !maps.Equal(got, map[netip.Addr]netip.Addr{vip: step.want}) {
 			t.Errorf("after ip %s: %v, want %v", step.command, got, step.want)
 		}
+	}
+}
+
+// deafWays answer one question with an error.
+type deafWays struct {
+	ways
+	toRoute, toLink error
+}
+
+func (w deafWays) RouteGet(to net.IP) ([]netlink.Route, error) {
+	if w.toRoute != nil {
+		return nil, w.toRoute
+	}
+	return w.ways.RouteGet(to)
+}
+
+func (w deafWays) LinkByIndex(index int) (netlink.Link, error) {
+	if w.toLink != nil {
+		return nil, w.toLink
+	}
+	return w.ways.LinkByIndex(index)
+}
+
+// Whom the kernel does not tell about is not taken for nobody, which would reset connections: what there was stays, and the next
+// Set asks again.
+func TestSetWithoutAnswer(t *testing.T) {
+	lab := netlab.New(t, 0)
+	here, near := lab.Nodes[0], lab.Nodes[1].IPv4
+	table, vip := newTable(t, here), netip.MustParseAddr("192.0.2.1")
+	has := map[netip.Addr]netip.Addr{vip: near}
+	if err := table.Set(has); err != nil {
+		t.Fatal(err)
+	}
+	answering := table.links
+	wants := map[netip.Addr]netip.Addr{vip: near, vip.Next(): near}
+	for _, deaf := range []deafWays{
+		{ways: answering, toRoute: unix.ENOBUFS}, {ways: answering, toLink: unix.ENOBUFS},
+	} {
+		table.links = deaf
+		if err := table.Set(wants); !errors.Is(err, unix.ENOBUFS) {
+			t.Errorf("an error of the kernel became %v", err)
+		}
+		if got := inKernel(t, table); !maps.Equal(got, has) {
+			t.Errorf("in the kernel: %v, want %v", got, has)
+		}
+	}
+	table.links = deafWays{ways: answering, toLink: netlink.LinkNotFoundError{}}
+	if err := table.Set(has); err != nil {
+		t.Error("the device is no more: ", err)
+	}
+	if got, want := inKernel(t, table), map[netip.Addr]netip.Addr{vip: netip.IPv4Unspecified()}; !maps.Equal(got, want) {
+		t.Errorf("the device is no more: %v, want %v", got, want)
+	}
+	table.links = answering
+	if err := table.Set(wants); err != nil {
+		t.Fatal(err)
+	}
+	if got := inKernel(t, table); !maps.Equal(got, wants) {
+		t.Errorf("in the kernel: %v, want %v", got, wants)
 	}
 }

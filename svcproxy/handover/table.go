@@ -33,7 +33,7 @@ type Table struct {
 	// conn is nil after an error: what it had on the way, and answers that were not read, went with it.
 	conn   *nftables.Conn
 	portID uint32 // conn's, in what the kernel tells of its changes
-	links  *netlink.Handle
+	links  ways
 	events *mdnetlink.Conn
 	ring   int
 	// want is what was set last, have what the kernel has; nil means that nobody knows.
@@ -70,11 +70,12 @@ func New(cfg Config) (*Table, error) {
 	if err := t.connect(); err != nil {
 		return nil, err
 	}
-	var err error
-	if t.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
 		t.hangUp()
 		return nil, fmt.Errorf("handover: %w", err)
 	}
+	t.links = links
 	if t.events, err = listening(); err != nil {
 		t.links.Close()
 		t.hangUp()
@@ -125,7 +126,8 @@ func (t *Table) Remove() error { return t.Set(nil) }
 // Set says who knows the connections to an address that this node does not know: the node with an address
 // of the same IP family, or, the zero Addr, nobody, and they are reset. Addresses that are not in next are
 // left alone. A node that is not on a LAN of this one, as it is now, counts as nobody: a router on the way would send
-// the packets back. It is one transaction, or none if nothing changes; after an error the kernel has what it had.
+// the packets back. It is one transaction, or none if nothing changes; after an error, as where the kernel does not tell the
+// way to a node, it has what it had.
 func (t *Table) Set(next map[netip.Addr]netip.Addr) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -134,7 +136,10 @@ func (t *Table) Set(next map[netip.Addr]netip.Addr) error {
 	for addr, to := range next {
 		ok, asked := near[to]
 		if !asked {
-			ok = isNeighbour(t.links, to)
+			var err error
+			if ok, err = isNeighbour(t.links, to); err != nil {
+				return err // to take it for nobody would reset connections
+			}
 			near[to] = ok
 		}
 		if !ok || to.Is4() != addr.Is4() {
