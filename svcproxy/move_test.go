@@ -535,6 +535,46 @@ func (m *moving) stopsInOrder(t *testing.T) (broken bool) {
 	return k.failed.Load() > 0 || k.broken.Load() > 0 || err != nil
 }
 
+// A node whose program is stopped in order while it hears no other, as on a busy machine, serves its connections on, too.
+func TestStoppedUnheard(t *testing.T) {
+	for _, ipv6 := range []bool{false, true} {
+		t.Run(familyName(ipv6), func(t *testing.T) {
+			t.Parallel()
+			for range tries {
+				if m := newMoving(t, ipv6, true); m.stopsUnheard(t) {
+					return
+				}
+				t.Log("again: it took longer than the stopped one is believed to live")
+			}
+			t.Errorf("it took too long in each of %d tries", tries)
+		})
+	}
+}
+
+// stopsUnheard is false if it took too long to say anything about it.
+func (m *moving) stopsUnheard(t *testing.T) bool {
+	t.Helper()
+	owner := m.owner(t)
+	c := m.open(t)
+	began, goOn := time.Now(), m.standStill(t, 1-owner)
+	<-time.After(time.Second) // it counts as dead before
+	if err := m.stdin[owner].Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-m.ended[owner]
+	goOn()
+	m.arrives(t, 1-owner)
+	took := time.Since(began)
+	_, err := netlab.Talk(c, 10*time.Second)
+	if took > 4*time.Second {
+		return false
+	}
+	if err != nil {
+		t.Errorf("after %v: %v", took, err)
+	}
+	return true
+}
+
 // Connections of a node that is dead, and those that no node knows, end with a reset, and not with silence.
 func TestMovedAwayAndDead(t *testing.T) {
 	for _, ipv6 := range []bool{false, true} {

@@ -454,7 +454,7 @@ func (f *Fence) next(now time.Duration) (record, bool) {
 	for addr, g := range f.record.grants {
 		if g.holder == f.self {
 			c.yield(addr, g)
-		} else if _, wanted := f.claims[addr]; !wanted && f.gone(g.holder) {
+		} else if _, wanted := f.claims[addr]; !wanted && (g.holder == "" || f.gone(g.holder)) {
 			c.edit(func(r *record) { delete(r.grants, addr) })
 		}
 	}
@@ -513,11 +513,15 @@ func (c *change) vote() {
 	c.edit(func(r *record) { r.nodes[c.self] = nodeEntry{Term: entry.Term, Voters: want} })
 }
 
-// acquire claims an address that nobody has, and takes it from a node that is dead.
+// acquire claims an address that nobody has, whoever had it before, and takes it from a node that is dead.
 func (c *change) acquire(addr netip.Addr) {
 	g, held := c.Fence.record.grants[addr]
 	if !held {
 		c.edit(func(r *record) { r.grants[addr] = grant{holder: c.self} })
+		return
+	}
+	if g.holder == "" {
+		c.edit(func(r *record) { r.grants[addr] = g.to(c.self, nil) })
 		return
 	}
 	if !c.dead(g.holder) {
@@ -575,14 +579,18 @@ func (c *change) dead(name string) bool {
 	return agree >= blocking(voters)
 }
 
-// yield gives an address to its owner, lets go of one that nobody wants, and forgets fences that are passed.
+// yield gives an address to its owner, lets go of one that nobody can have or wants, and forgets fences that are passed.
+// Nobody can have it also where the others are not heard for a moment: this node's connections are remembered.
 func (c *change) yield(addr netip.Addr, g grant) {
 	kept := c.fencesOf(g)
 	if was, ok := c.misplaced[addr]; ok && (c.stopped || c.now-was.since >= settle) {
+		_, wanted := c.claims[addr]
 		c.edit(func(r *record) {
-			if was.owner == "" && len(kept) == 0 {
+			switch {
+			case was.owner == "" && len(kept) > 0:
+			case was.owner == "" && !wanted:
 				delete(r.grants, addr)
-			} else if was.owner != "" {
+			default:
 				r.grants[addr] = g.to(was.owner, kept)
 			}
 		})

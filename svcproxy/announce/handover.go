@@ -47,7 +47,7 @@ const (
 func (f *Fence) Past(now time.Duration) map[netip.Addr]string {
 	next := map[netip.Addr]string{}
 	for addr, g := range f.record.grants {
-		ring := append([]string{g.holder}, g.past...)
+		ring := g.ring()
 		at := slices.Index(ring, f.self)
 		if at < 0 || len(ring) == 1 {
 			continue

@@ -297,3 +297,50 @@ func TestGrantRemembers(t *testing.T) {
 		}
 	}
 }
+
+// A node that stops while it hears nobody who could have its address gives it to nobody, and whoever takes it then
+// knows whom to ask about connections.
+func TestAddressOfNobodyRemembers(t *testing.T) {
+	const now = time.Hour
+	nodes := []Node{{Name: "a"}, {Name: "b"}, {Name: "c"}}
+	wanted := map[netip.Addr]Claim{vip4: {Key: vip4, Nodes: []string{"a", "b"}}}
+	// changed is the record as a node would have it.
+	changed := func(f *Fence, claims map[netip.Addr]Claim, r record) record {
+		t.Helper()
+		f.Set(claims, nodes)
+		f.Tick(now)
+		f.take(r, "1", now)
+		f.Tick(now)
+		q, ok := f.Ask(now + time.Second)
+		if !ok || q.Put == nil {
+			t.Fatal("nothing to change")
+		}
+		r, err := parseRecord(q.Put)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	a, b := NewFence("a", 1), NewFence("b", 1)
+	a.Stop()
+	r := changed(a, wanted, record{grants: map[netip.Addr]grant{vip4: {holder: "a", past: []string{"c"}}}})
+	if diff := cmp.Diff(grant{past: []string{"a", "c"}}, r.grants[vip4], cmp.AllowUnexported(grant{})); diff != "" {
+		t.Error("given up: ", diff)
+	}
+	a.take(r, "2", now)
+	if got := a.Past(now)[vip4]; got != "c" || a.holdsAny() {
+		t.Errorf("the one that gave it up asks %q", got)
+	}
+	free := r
+	r = changed(b, wanted, free)
+	if diff := cmp.Diff(grant{holder: "b", past: []string{"a", "c"}}, r.grants[vip4], cmp.AllowUnexported(grant{})); diff != "" {
+		t.Error("taken: ", diff)
+	}
+	b.take(r, "2", now)
+	if got := b.Past(now)[vip4]; got != "a" {
+		t.Errorf("the one that took it asks %q", got)
+	}
+	if r = changed(NewFence("b", 1), nil, free); len(r.grants) > 0 {
+		t.Errorf("nobody wants it: %v", r.grants)
+	}
+}

@@ -28,8 +28,9 @@ type nodeEntry struct {
 	Voters []string `json:"voters,omitempty"`
 }
 
-// grant is an address in the hands of a node.
+// grant is an address in the hands of a node, or of nobody who is to remember who had it.
 type grant struct {
+	// holder is "" after a node gave the address away when it heard nobody who could have it.
 	holder string
 	// fences are the nodes that the address was taken from, until it is certain that they have stopped.
 	fences []fence
@@ -45,15 +46,23 @@ const MaxRing = 5
 // maxPast bounds past.
 const maxPast = MaxRing - 1
 
-// to gives the address to another node.
+// to gives the address to another node, or to nobody ("").
 func (g grant) to(holder string, fences []fence) grant {
-	past := []string{g.holder}
-	for _, p := range g.past {
-		if p != holder && p != g.holder && len(past) < maxPast {
+	var past []string
+	for _, p := range g.ring() {
+		if p != holder && !slices.Contains(past, p) && len(past) < maxPast {
 			past = append(past, p)
 		}
 	}
 	return grant{holder: holder, fences: fences, past: past}
+}
+
+// ring is the holder, if there is one, and those before it.
+func (g grant) ring() []string {
+	if g.holder == "" {
+		return g.past
+	}
+	return append([]string{g.holder}, g.past...)
 }
 
 // fence is a node that must be known to have stopped.
