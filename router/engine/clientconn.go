@@ -73,7 +73,7 @@ func (u *clientConn) ask(n int) error {
 	defer u.out.release()
 	u.out.wrote += int64(sent)
 	if err != nil || u.in.buf != nil || sent == all {
-		u.out.failed = sent < all // and yet there may be an answer
+		u.out.failed = u.out.failed || sent < all // and yet there may be an answer
 		return err
 	}
 	u.out.skip = sent
@@ -118,7 +118,7 @@ func (u *clientConn) writeBody(piece []byte, _ bool) error { return u.out.body(p
 func (u *clientConn) flush() error { return u.out.flush() }
 
 func (u *clientConn) endBody(trailer []byte) error {
-	if u.asks && u.out.wrote == 0 {
+	if u.asks && u.out.wrote == 0 && !u.out.failed {
 		u.out.close(trailer)
 		return nil
 	}
